@@ -125,7 +125,7 @@ def __getattr__(name: str) -> Any:
     if name == "__version__":
         return version("hemix")
     if name not in __all__:
-        raise AttributeError(f"module 'hemix' has no attribute {name!r}")
+        raise AttributeError(f"module 'hemix' has no attribute {name!r}", name=name)
     return getattr(import_module(_MODULES.get(name, "hemix.api")), name)
 
 

@@ -172,7 +172,7 @@ class Client:
                 else json.dumps(body, allow_nan=False, separators=(",", ":")).encode()
             )
         except (ValueError, TypeError, RecursionError) as error:
-            raise UsageError(f"{path}: the body cannot be JSON: {error}") from error
+            raise UsageError(f"{path}: the body cannot be JSON: {error}", field="body") from error
         headers = {"Content-Type": "application/json"} if data is not None else {}
         if self._token is not None:
             headers["Authorization"] = f"Bearer {self._token}"

@@ -48,8 +48,8 @@ class TrainSettings(Section):
     """Impressions a step. Whole requests are drawn, so a step may hold a few more."""
     gradient_accumulation: CountOrZero = 0
     """Microbatches of a step, of whole users each: less memory for the same step. Two microbatches
-    give the same bytes in one process and in two, more give the same within rounding. 0: one a
-    process.
+    give the same bytes in one process and in two, more give the same within rounding. 0: one
+    microbatch per process.
     """
     shuffle: Literal["requests", "users", "time"] = "requests"
     """A global shuffle of requests; a shuffle of users, with the requests of a user together; or
@@ -142,7 +142,8 @@ def read_sections(path: Path) -> dict[str, dict[str, Any]]:
         return {}
     if not isinstance(content, dict) or not all(isinstance(v, dict) for v in content.values()):
         raise SettingsError(
-            f"{path}: expected sections such as model and train, each with its settings"
+            f"{path}: expected sections such as model and train, each with its settings",
+            field=str(path),
         )
     return content
 
@@ -159,9 +160,8 @@ def _pair(text: str) -> tuple[str, Any]:
             f"--set {text}: expected section.setting=value, for instance train.epochs=2",
             field="--set",
         )
-    return key.strip(), parse_yaml(
-        _as_float(value.strip()), f"--set {text}: cannot read the value", SettingsError
-    )
+    source = f"--set {text}: cannot read the value"
+    return key.strip(), parse_yaml(_as_float(value.strip()), source, SettingsError, field="--set")
 
 
 def _as_float(value: str) -> str:

@@ -156,7 +156,7 @@ class ProcessLost(HemixError):
     """Another process of a distributed run has ended or does not answer."""
 
     code = "process_lost"
-    exit_code = 75
+    exit_code = 75  # EX_TEMPFAIL of sysexits.h: run it again
 
 
 class ServerError(HemixError):

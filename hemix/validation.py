@@ -23,7 +23,7 @@ _CODES = {"extra_forbidden": "unknown_key", "missing": "missing_key"}
 
 
 class InvalidKey(ValueError):
-    """A key has a wrong value; a pydantic validator raises it for a key below its own."""
+    """A key inside a section has a wrong value; raised by the validator of the whole section."""
 
     def __init__(self, key: str, problem: str) -> None:
         """Make the error.

@@ -72,14 +72,16 @@ def read_utf8(path: str | Path, error: type[HemixError]) -> str:
         ) from problem
 
 
-def parse_yaml(text: str, source: str, error: type[HemixError]) -> Any:
+def parse_yaml(text: str, source: str, error: type[HemixError], *, field: str | None = None) -> Any:
     """Parse a YAML document.
 
     Args:
         text: The document.
         source: Its name in messages: a file or an option.
         error: The class to raise if it is not YAML or repeats a key.
+        field: Field of the error; None: ``source``.
     """
+    field = source if field is None else field
     try:
         loader = _Loader(text.removeprefix("\ufeff"))
         try:
@@ -87,13 +89,13 @@ def parse_yaml(text: str, source: str, error: type[HemixError]) -> Any:
             if node is None:
                 return None
             for problem in _repeated_keys(loader, node, "", set()):
-                raise error(f"{source}: {problem}", code="repeated_key")
+                raise error(f"{source}: {problem}", code="repeated_key", field=field)
             return loader.construct_document(node)
         finally:
             loader.dispose()
     except (yaml.YAMLError, ValueError, RecursionError) as problem:
         raise error(
-            f"{source}: not YAML: {_one_line(problem)}", code="not_yaml", field=source
+            f"{source}: not YAML: {_one_line(problem)}", code="not_yaml", field=field
         ) from problem
 
 

@@ -21,6 +21,19 @@ NOW_MS = 1_770_000_000_000
 HOUR_MS = 3_600_000
 
 
+def select_candidates(batch: RequestBatch, keep: Tensor) -> RequestBatch:
+    """The batch with some of its candidates and all of its requests; ``keep``: bool [N]."""
+    return dataclasses.replace(
+        batch,
+        request_index=batch.request_index[keep],
+        item_index=batch.item_index[keep],
+        bias=batch.bias[keep],
+        cross=dataclasses.replace(
+            batch.cross, ids=batch.cross.ids[keep], numbers=batch.cross.numbers[keep]
+        ),
+    )
+
+
 def make_spec(*, bias_rows: int = 11, tasks: tuple[Task, ...] | None = None) -> InputSpec:
     """Six user, four context, seven item and two cross features, a list and numbers among them; two
     event fields.
@@ -256,7 +269,7 @@ def briefly_trained(spec: InputSpec, settings: ModelConfig) -> dict[str, Tensor]
     tables = build_table_optimizer("adam", model.tables)
     for seed in range(3):
         batch = make_batch(spec, seed=seed)
-        model.loss(model(batch), batch).backward()  # type: ignore[no-untyped-call]
+        model.training_loss(batch).backward()  # type: ignore[no-untyped-call]
         dense.step()
         dense.zero_grad()
         tables.step(1e-2)

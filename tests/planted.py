@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -67,26 +68,41 @@ def write_logs(
     """
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
-    items, categories = 40, 5
-    category = np.arange(items) % categories
-    lat, lon = 31 + rng.random(items) / 10, 121 + rng.random(items) / 10
-    pq.write_table(
-        pa.table(
-            {
-                "item_id": [f"i{n}" for n in range(items)],
-                "category": [f"c{n}" for n in category],
-                "tags": [[f"t{n % 3}", f"t{n % 2 + 3}"][: n % 3] for n in range(items)],
-                "price": pa.array([None if n == 7 else float(n) for n in range(items)]),
-                "lat": lat,
-                "lon": lon,
-            }
-        ),
-        folder / "items.parquet",
-    )
+    category = np.arange(40) % 5
+    pq.write_table(_items(rng, category), folder / "items.parquet")
     pq.write_table(
         pa.table({"user_id": [f"u{n}" for n in range(users)], "age": rng.integers(18, 70, users)}),
         folder / "users.parquet",
     )
+    events, rows = _visits(rng, category, users, days)
+    pq.write_table(pa.table(events), folder / "events.parquet")
+    table = pa.table(rows)
+    for name, column in changes.items():
+        table = table.set_column(table.column_names.index(name), name, column)
+    pq.write_table(table, folder / "impressions.parquet")
+    (folder / "schema.yaml").write_text(schema)
+    return folder
+
+
+def _items(rng: np.random.Generator, category: npt.NDArray[np.int64]) -> pa.Table:
+    items = len(category)
+    lat, lon = 31 + rng.random(items) / 10, 121 + rng.random(items) / 10
+    return pa.table(
+        {
+            "item_id": [f"i{n}" for n in range(items)],
+            "category": [f"c{n}" for n in category],
+            "tags": [[f"t{n % 3}", f"t{n % 2 + 3}"][: n % 3] for n in range(items)],
+            "price": pa.array([None if n == 7 else float(n) for n in range(items)]),
+            "lat": lat,
+            "lon": lon,
+        }
+    )
+
+
+def _visits(
+    rng: np.random.Generator, category: npt.NDArray[np.int64], users: int, days: int
+) -> tuple[dict[str, list[Any]], dict[str, list[Any]]]:
+    """Two visits of every user a day: columns of the events and of the impressions."""
     events: dict[str, list[Any]] = {"user_id": [], "item_id": [], "time_ms": [], "action": []}
     rows: dict[str, list[Any]] = {
         k: []
@@ -111,14 +127,14 @@ def write_logs(
                     + int(rng.integers(1, 11)) * 3_600_000
                     + visit * 11 * 3_600_000
                 )
-                seen = int(rng.integers(items))
+                seen = int(rng.integers(len(category)))
                 events["user_id"].append(f"u{user}")
                 events["item_id"].append(f"i{seen}")
                 events["time_ms"].append(time - 60_000)
                 events["action"].append("view")
                 if day < 0:
                     continue
-                for position, shown in enumerate(rng.integers(0, items, 4)):
+                for position, shown in enumerate(rng.integers(0, len(category), 4)):
                     click = rng.random() < (0.8 if category[shown] == category[seen] else 0.1)
                     values = (
                         f"u{user}",
@@ -133,10 +149,4 @@ def write_logs(
                         rows, (*values, int(click), int(click and rng.random() < 0.5)), strict=True
                     ):
                         rows[key].append(value)
-    pq.write_table(pa.table(events), folder / "events.parquet")
-    table = pa.table(rows)
-    for name, column in changes.items():
-        table = table.set_column(table.column_names.index(name), name, column)
-    pq.write_table(table, folder / "impressions.parquet")
-    (folder / "schema.yaml").write_text(schema)
-    return folder
+    return events, rows

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import re
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import TypeVar
 
 import pytest
@@ -11,6 +12,8 @@ import pytest
 from hemix.errors import HemixError
 
 Kind = TypeVar("Kind", bound=HemixError)
+Refused = Callable[[], AbstractContextManager[object]]
+"""Parameter of a test: ``partial(raises, UsageError, 500, field="--users")``"""
 
 
 @contextmanager
@@ -24,7 +27,8 @@ def raises(
 
     Args:
         kind: Its class.
-        *values: What its message holds: names, numbers, files.
+        *values: What its message holds: names, numbers, files. A number stands by itself: 1 is
+            not found in 10.
         code: Its code; None: that of the class.
         field: Its field; None: any.
     """
@@ -35,4 +39,10 @@ def raises(
     assert field is None or error.field == str(field), error
     assert "\n" not in str(error)
     for value in values:
-        assert str(value) in str(error)
+        assert _holds(str(error), value), (value, str(error))
+
+
+def _holds(message: str, value: object) -> bool:
+    if isinstance(value, int | float):
+        return re.search(rf"(?<![\w.-]){re.escape(str(value))}(?!\w|[.-]\d)", message) is not None
+    return str(value) in message

@@ -12,6 +12,7 @@ import pytest
 from hemix import client as client_module
 from hemix.client import Client
 from hemix.errors import ServerError, UsageError
+from tests.refusals import raises
 
 
 class _Server(http.server.BaseHTTPRequestHandler):
@@ -94,13 +95,13 @@ def test_loopback_addresses_are_recognised(url: str, loopback: bool) -> None:
 def test_other_servers_are_reached_through_the_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Client("http://models.example", timeout_seconds=5).models() == [{"name": "proxy"}]
     monkeypatch.setenv("no_proxy", "models.example")
-    with pytest.raises(ServerError, match="no answer"):
+    with raises(ServerError, "models.example", code="no_answer"):
         Client("http://models.example", timeout_seconds=5).models()
 
 
 def test_an_address_without_scheme_or_host_is_refused() -> None:
     for url in ("http://[::1", "localhost:80", "ftp://x"):
-        with pytest.raises(UsageError, match="expected http://HOST:PORT"):
+        with raises(UsageError, repr(url), field="url"):
             Client(url)
 
 
@@ -126,9 +127,10 @@ def test_a_ranking_request_has_the_options_that_are_set(ports: dict[str, int]) -
 
 def test_an_unknown_option_and_a_value_that_is_not_json_are_refused() -> None:
     client = Client("http://127.0.0.1:1", timeout_seconds=1)
-    with pytest.raises(TypeError, match="'explian'"):
+    with pytest.raises(TypeError) as caught:
         client.rank("u1", ["a"], explian=True)  # type: ignore[call-arg]
-    with pytest.raises(UsageError, match=r"/v1/rank: .*JSON"):
+    assert "'explian'" in str(caught.value)
+    with raises(UsageError, "/v1/rank", field="body"):
         client.rank("u1", ["a"], context={"price": float("nan")})
 
 

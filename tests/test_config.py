@@ -93,57 +93,55 @@ def test_scientific_notation_is_a_number(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("override", "says"),
+    ("override", "code", "field", "values"),
     [
-        ("train.epcohs=1", "train.epcohs: unknown key; did you mean epochs?"),
-        ("trian.epochs=1", "trian: unknown key; did you mean train?"),
-        ("epochs=1", "epochs: expected section.setting, for instance train.epochs=2"),
-        ("train.epochs", "--set train.epochs: expected section.setting=value"),
-        ("train.epochs=0", "train.epochs: "),
-        ("train.epochs=1.5", "train.epochs: "),
-        ("train.epochs=many", "train.epochs: "),
-        ("train.epochs=[1", "--set train.epochs=[1: cannot read the value"),
-        ("train.dense_learning_rate=0", "train.dense_learning_rate: "),
-        ("train.dense_learning_rate=.inf", "train.dense_learning_rate: "),
-        ("train.dense_learning_rate=.nan", "train.dense_learning_rate: "),
-        ("train.min_lr_factor=.nan", "train.min_lr_factor: "),
-        ("train.oov_dropout=1", "train.oov_dropout: "),
-        ("model.dropout=.nan", "model.dropout: "),
-        ("model.time_encoding=young", "model.time_encoding: "),
-        (
-            "model.attention_heads=5",
-            "model.attention_heads: expected a divisor of token_width 32, got 5",
-        ),
-        ("model.size=huge", "model.size: unknown size 'huge'; known: tiny, base, small, large"),
-        ("model.size=[tiny]", "model.size: unknown size ['tiny']; known: "),
+        ("train.epcohs=1", "unknown_setting", "train.epcohs", ["did you mean epochs?"]),
+        ("trian.epochs=1", "unknown_setting", "trian", ["did you mean train?"]),
+        ("epochs=1", None, "epochs", []),
+        ("train.epochs", None, "--set", ["train.epochs"]),
+        ("train.epochs=0", None, "train.epochs", [0]),
+        ("train.epochs=1.5", None, "train.epochs", [1.5]),
+        ("train.epochs=many", None, "train.epochs", ["'many'"]),
+        ("train.epochs=[1", "not_yaml", "--set", ["train.epochs=[1"]),
+        ("train.dense_learning_rate=0", None, "train.dense_learning_rate", [0]),
+        ("train.dense_learning_rate=.inf", None, "train.dense_learning_rate", ["inf"]),
+        ("train.dense_learning_rate=.nan", None, "train.dense_learning_rate", ["nan"]),
+        ("train.min_lr_factor=.nan", None, "train.min_lr_factor", ["nan"]),
+        ("train.oov_dropout=1", None, "train.oov_dropout", [1]),
+        ("model.dropout=.nan", None, "model.dropout", ["nan"]),
+        ("model.time_encoding=young", None, "model.time_encoding", ["'young'"]),
+        ("model.attention_heads=5", None, "model.attention_heads", ["token_width", 32, 5]),
+        ("model.size=huge", None, "model.size", ["'huge'", "tiny, base, small, large"]),
+        ("model.size=[tiny]", None, "model.size", ["['tiny']"]),
     ],
 )
-def test_a_refusal_names_the_setting(override: str, says: str) -> None:
-    with pytest.raises(SettingsError) as error:
+def test_a_refusal_names_the_setting(
+    override: str, code: str | None, field: str, values: list[object]
+) -> None:
+    with raises(SettingsError, *values, code=code, field=field):
         build_settings(overrides=[override])
-    assert str(error.value).startswith(says)
-    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "code", "field", "values"),
     [
-        ("- 1", "expected sections such as model and train"),
-        ("train", "expected sections such as model and train"),
-        ("train: 5", "expected sections such as model and train"),
-        ("train:", "expected sections such as model and train"),
-        ("train: {epochs: [", "not YAML: "),
-        ("train: {epcohs: 1}", "train.epcohs: unknown key; did you mean epochs?"),
-        ("train: {epochs: 0}", "train.epochs: "),
-        ("serve: {port: 1}", "serve: unknown key; known: model, train, boosting"),
+        ("- 1", None, None, []),
+        ("train", None, None, []),
+        ("train: 5", None, None, []),
+        ("train:", None, None, []),
+        ("train: {epochs: [", "not_yaml", None, []),
+        ("train: {epcohs: 1}", "unknown_setting", "train.epcohs", ["did you mean epochs?"]),
+        ("train: {epochs: 0}", None, "train.epochs", [0]),
+        ("serve: {port: 1}", "unknown_setting", "serve", ["model, train, boosting"]),
     ],
 )
-def test_a_refusal_names_the_file(tmp_path: Path, text: str, says: str) -> None:
+def test_a_refusal_names_the_file(
+    tmp_path: Path, text: str, code: str | None, field: str | None, values: list[object]
+) -> None:
+    """None as the field stands for the file."""
     path = config(tmp_path, text)
-    with pytest.raises(SettingsError) as error:
+    with raises(SettingsError, f"{path}: ", *values, code=code, field=field or path):
         build_settings(config=path)
-    assert str(error.value).startswith(f"{path}: {says}")
-    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(("old", "new"), RENAMED_SETTINGS.items())
@@ -153,9 +151,8 @@ def test_an_old_name_is_refused_in_one_line_that_names_the_new_one(
     section, _, name = old.partition(".")
     path = config(tmp_path, f"{section}: {{{name}: 1}}")
     for prefix, given in (("", {"overrides": [f"{old}=1"]}), (f"{path}: ", {"config": path})):
-        with pytest.raises(SettingsError) as error:
+        with raises(SettingsError, f"{prefix}{old}: ", new, code="unknown_setting", field=old):
             build_settings(**given)  # type: ignore[arg-type]
-        assert str(error.value) == f"{prefix}{old}: renamed to {new}"
 
 
 @pytest.mark.parametrize(("old", "new"), RENAMED_SETTINGS.items())

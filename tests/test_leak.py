@@ -6,6 +6,7 @@ saw something else.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,14 @@ split: {{valid: 2026-01-06, test: 2026-01-07}}
 """
 
 
+def write_rows(
+    path: Path, types: dict[str, pa.DataType], rows: Sequence[tuple[object, ...]]
+) -> None:
+    columns = zip(*rows, strict=True)
+    names = zip(types.items(), columns, strict=True)
+    pq.write_table(pa.table({name: pa.array(c, kind) for (name, kind), c in names}), path)
+
+
 def scores(
     folder: Path,
     *,
@@ -56,35 +65,16 @@ def scores(
     ]
     shown.append(("u", "b", T_MS - 3_600_000, int(known_at_ms is not None), known_at_ms))
     shown.append(("u", "a", T_MS, 1, None))
-    columns = list(zip(*shown, strict=True))
-    names = ("user_id", "item_id", "time_ms", "click", "known_ms")
-    types = (pa.string(), pa.string(), pa.int64(), pa.int8(), pa.int64())
-    table = pa.table({n: pa.array(c, t) for n, c, t in zip(names, columns, types, strict=True)})
-    pq.write_table(table, folder / "impressions.parquet")
+    who = {"user_id": pa.string(), "item_id": pa.string(), "time_ms": pa.int64()}
+    types = {**who, "click": pa.int8(), "known_ms": pa.int64()}
+    write_rows(folder / "impressions.parquet", types, shown)
     tables = []
     if events is not None:
         old = [("u", "a", START_MS - DAY_MS, "view"), ("v", "b", START_MS - DAY_MS, "view")]
-        names, types = (
-            ("user_id", "item_id", "time_ms", "action"),
-            (pa.string(), pa.string(), pa.int64(), pa.string()),
-        )
-        columns = list(zip(*[*old, *events], strict=True))
-        pq.write_table(
-            pa.table({n: pa.array(c, t) for n, c, t in zip(names, columns, types, strict=True)}),
-            folder / "events.parquet",
-        )
+        write_rows(folder / "events.parquet", {**who, "action": pa.string()}, [*old, *events])
         tables.append("events: events.parquet")
-    rows = items or [("a", "old", 0), ("b", "old", 0)]
-    pq.write_table(
-        pa.table(
-            {
-                "item_id": [r[0] for r in rows],
-                "state": [r[1] for r in rows],
-                "since_ms": [r[2] for r in rows],
-            }
-        ),
-        folder / "items.parquet",
-    )
+    types = {"item_id": pa.string(), "state": pa.string(), "since_ms": pa.int64()}
+    write_rows(folder / "items.parquet", types, items or [("a", "old", 0), ("b", "old", 0)])
     tables.append("items: items.parquet")
     (folder / "schema.yaml").write_text(
         SCHEMA.format(

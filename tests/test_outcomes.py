@@ -7,10 +7,12 @@ coin flips cannot be predicted by any model, though every click leaves an event.
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -86,18 +88,8 @@ def write_logs(
     if flip:
         click, order = ~click, ~order
     order &= click
-    known_ms = np.where(order, time_ms + 3_600_000, 0)
-    columns: dict[str, Any] = {
-        "user_id": [f"u{n}" for n in user],
-        "item_id": [f"i{n}" for n in item],
-        "time_ms": time_ms,
-        "click": click.astype(np.int8),
-        "order": order.astype(np.int8),
-        "known_ms": pa.array(known_ms, mask=~order),
-        "city": [f"c{n}" for n in rng.integers(60, size=count) ** 2],
-        "offer": rng.random(count),
-    }
-    pq.write_table(pa.table(columns), folder / "impressions.parquet")
+    shown = Shown(user=user, item=item, time_ms=time_ms, click=click, order=order)
+    pq.write_table(_impressions(rng, shown), folder / "impressions.parquet")
     pq.write_table(
         pa.table({"user_id": [f"u{n}" for n in range(users)], "age": rng.integers(90, size=users)}),
         folder / "users.parquet",
@@ -109,8 +101,42 @@ def write_logs(
         ),
         folder / "items.parquet",
     )
+    pq.write_table(_events(rng, shown, users, shop), folder / "events.parquet")
+    return folder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """Impressions and their labels, each [n]."""
+
+    user: npt.NDArray[np.int64]
+    item: npt.NDArray[np.int64]
+    time_ms: npt.NDArray[np.int64]
+    click: npt.NDArray[np.bool_]
+    order: npt.NDArray[np.bool_]
+
+
+def _impressions(rng: np.random.Generator, shown: Shown) -> pa.Table:
+    count = len(shown.user)
+    known_ms = np.where(shown.order, shown.time_ms + 3_600_000, 0)
+    columns: dict[str, Any] = {
+        "user_id": [f"u{n}" for n in shown.user],
+        "item_id": [f"i{n}" for n in shown.item],
+        "time_ms": shown.time_ms,
+        "click": shown.click.astype(np.int8),
+        "order": shown.order.astype(np.int8),
+        "known_ms": pa.array(known_ms, mask=~shown.order),
+        "city": [f"c{n}" for n in rng.integers(60, size=count) ** 2],
+        "offer": rng.random(count),
+    }
+    return pa.table(columns)
+
+
+def _events(rng: np.random.Generator, shown: Shown, users: int, shop: list[str]) -> pa.Table:
+    """Views before the logs, and the clicks and orders of the impressions."""
     past = 1_200
-    old_item = rng.integers(items, size=past)
+    old_item = rng.integers(len(shop), size=past)
+    click, order = shown.click, shown.order
     parts = [
         (
             rng.integers(users, size=past),
@@ -118,8 +144,8 @@ def write_logs(
             START_MS - rng.integers(1, 30 * DAY_MS, size=past),
             "view",
         ),
-        (user[click], item[click], time_ms[click] + 1000, "click"),
-        (user[order], item[order], time_ms[order] + 2000, "order"),
+        (shown.user[click], shown.item[click], shown.time_ms[click] + 1000, "click"),
+        (shown.user[order], shown.item[order], shown.time_ms[order] + 2000, "order"),
     ]
     events = {
         "user_id": [f"u{n}" for who, *_ in parts for n in who],
@@ -130,8 +156,7 @@ def write_logs(
         "page": [f"p{n % 13}" for who, *_ in parts for n in who],
         "at_shop": [shop[n] for _, what, *_ in parts for n in what],
     }
-    pq.write_table(pa.table(events), folder / "events.parquet")
-    return folder
+    return pa.table(events)
 
 
 def encoders(folder: Path, **options: Any) -> dict[str, bytes]:

@@ -8,19 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from hemix.errors import HemixError, SchemaError, SettingsError
+from hemix.errors import SchemaError, SettingsError
 from hemix.lab.studies.search import read_points
 from hemix.schema import Schema
 from hemix.settings import build_settings
 from hemix.yaml_files import parse_yaml
 from tests.data.small import PLAIN
-
-
-def refusal(text: str) -> str:
-    with pytest.raises(SettingsError) as error:
-        parse_yaml(text, "FILE", SettingsError)
-    assert "\n" not in str(error.value)
-    return str(error.value)
+from tests.refusals import raises
 
 
 @pytest.mark.parametrize(
@@ -38,8 +32,8 @@ def refusal(text: str) -> str:
     ],
 )
 def test_a_repeated_key_is_reported_with_both_lines(text: str, key: str, lines: str) -> None:
-    message = refusal(text)
-    assert message.startswith(f"FILE: {key}: ") and lines in message
+    with raises(SettingsError, f"FILE: {key}: ", lines, code="repeated_key", field="FILE"):
+        parse_yaml(text, "FILE", SettingsError)
 
 
 def test_keys_that_only_look_repeated_are_accepted() -> None:
@@ -72,12 +66,13 @@ def test_keys_that_only_look_repeated_are_accepted() -> None:
     ],
 )
 def test_invalid_yaml_gives_a_one_line_error(text: str) -> None:
-    assert refusal(text).startswith("FILE: not YAML: ")
+    with raises(SettingsError, code="not_yaml", field="FILE"):
+        parse_yaml(text, "FILE", SettingsError)
 
 
 def test_an_invalid_date_is_reported_with_its_line() -> None:
-    message = refusal("a: 1\nb: 2026-02-30\n")
-    assert "2026-02-30" in message and "line 2" in message
+    with raises(SettingsError, "2026-02-30", "line 2", code="not_yaml", field="FILE"):
+        parse_yaml("a: 1\nb: 2026-02-30\n", "FILE", SettingsError)
 
 
 def test_a_byte_order_mark_and_other_encodings(tmp_path: Path) -> None:
@@ -86,43 +81,28 @@ def test_a_byte_order_mark_and_other_encodings(tmp_path: Path) -> None:
     assert Schema.load(path).name == "small"
     for content in (PLAIN.encode("utf-16"), PLAIN.replace("small", "caf\u00e9").encode("latin-1")):
         path.write_bytes(content)
-        with pytest.raises(SchemaError) as error:
+        with raises(SchemaError, "line ", "UTF-8", code="unreadable_file", field=path):
             Schema.load(path)
-        assert str(error.value).startswith(f"{path}: cannot be read: line ") and "UTF-8" in str(
-            error.value
-        )
 
 
 @pytest.mark.parametrize("text", ["", "# only a comment\n", "---\n", "\ufeff"])
 def test_an_empty_schema_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "schema.yaml").write_text(text)
-    with pytest.raises(SchemaError, match=r"schema\.yaml: expected keys .* it is empty"):
+    with raises(SchemaError, "empty", code="missing_key", field=tmp_path / "schema.yaml"):
         Schema.load(tmp_path / "schema.yaml")
 
 
 def test_schema_settings_and_search_files_refuse_a_repeated_key(tmp_path: Path) -> None:
     path = tmp_path / "file.yaml"
-
-    def problem(text: str, error: type[HemixError]) -> str:
-        path.write_text(text)
-        with pytest.raises(error) as caught:
-            if error is SchemaError:
-                Schema.load(path)
-            elif text.startswith("all"):
-                read_points(path)
-            else:
-                build_settings(config=path)
-        return str(caught.value).removeprefix(f"{path}: ")
-
     section = "features: {context: {a: {type: categorical}}}\n"
-    assert problem(PLAIN + section + section, SchemaError).startswith(
-        "features: repeated key (lines 5 and 6)"
-    )
-    assert problem(
-        "train: {epochs: 3}\nmodel: {name: dlrm}\ntrain: {seed: 1}\n", SettingsError
-    ).startswith("train: repeated key (lines 1 and 3)")
-    assert problem("all:\n- train.seed: 1\n  train.seed: 2\n", SettingsError).startswith(
-        "all[0].train.seed: "
-    )
-    with pytest.raises(SettingsError, match=r"--set train\.seed="):
+    path.write_text(PLAIN + section + section)
+    with raises(SchemaError, "features: ", 5, 6, code="repeated_key", field=path):
+        Schema.load(path)
+    path.write_text("train: {epochs: 3}\nmodel: {name: dlrm}\ntrain: {seed: 1}\n")
+    with raises(SettingsError, "train: ", 1, 3, code="repeated_key", field=path):
+        build_settings(config=path)
+    path.write_text("all:\n- train.seed: 1\n  train.seed: 2\n")
+    with raises(SettingsError, "all[0].train.seed: ", code="repeated_key", field=path):
+        read_points(path)
+    with raises(SettingsError, "train.seed=", code="repeated_key", field="--set"):
         build_settings(overrides=["train.seed={a: 1, a: 2}"])

@@ -60,6 +60,7 @@ def demo(
         earlier_options = {name: earlier.get(name) for name in options}
         raise UsageError(
             f"--out {out}: holds a demo of other users, days or seed ({earlier_options})",
+            code="out_exists",
             field="--out",
             hint="name a new folder",
         )

@@ -135,7 +135,7 @@ def _other_settings(out: Path) -> UsageError:
     return UsageError(
         f"--resume: {out} goes on with its own settings (settings.yaml)",
         field="--resume",
-        hint="leave the other flags away",
+        hint="leave out the other flags",
     )
 
 

@@ -16,4 +16,9 @@ SplitName: TypeAlias = Literal["train", "valid", "test"]
 
 
 def ignore_progress(_activity: str, _fraction: float) -> None:
-    """Do nothing."""
+    """Do nothing with the progress.
+
+    Args:
+        _activity: What is done.
+        _fraction: The completed fraction, 0 to 1.
+    """

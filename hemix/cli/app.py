@@ -15,8 +15,12 @@ from hemix.cli import data, serve, study, tools, train
 from hemix.cli.errors import COMMAND_ERRORS, report, to_hemix_error
 from hemix.cli.renamed import CommandGroup
 from hemix.errors import Interrupted
+from hemix.openmp import choose_wait_policy
 
 __all__ = ["app", "main"]
+
+_QUICK = {"--help", "-h", "--version"}
+"""Arguments with which no command runs"""
 
 app = typer.Typer(
     name="hemix",
@@ -51,6 +55,8 @@ def _options(
 def main() -> None:
     """Run a command and end with its exit code, or that of its error."""
     signal.signal(signal.SIGTERM, _terminate)
+    if not _QUICK.intersection(sys.argv[1:]) and len(sys.argv) > 1:
+        choose_wait_policy()
     try:
         code = app(standalone_mode=False)
         if code == Interrupted.exit_code:  # newer versions of typer return it after Ctrl-C

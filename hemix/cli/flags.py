@@ -26,9 +26,6 @@ LogsFolder = Annotated[
 Split = Annotated[SplitName, typer.Option("--split", help="Split to score.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a machine.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of all random choices.")]
-TokenFile = Annotated[
-    Path | None, typer.Option("--token-file", help="File with the token.", show_default=False)
-]
 
 
 def _import_models(files: list[Path] | None) -> list[Path] | None:
@@ -89,25 +86,6 @@ Seeds = Annotated[int, typer.Option("--seeds", min=1, help="Number of training s
 
 # -- serving ---------------------------------------------------------------------------------------
 
-HistoryCap = Annotated[
-    int, typer.Option("--history-cap", min=1, help="Maximum number of events of a user.")
-]
-HistoryTtlDays = Annotated[
-    int,
-    typer.Option(
-        "--history-ttl-days",
-        min=0,
-        help="Days after which an inactive user is deleted; 0: never.",
-    ),
-]
-ItemTtlDays = Annotated[
-    int,
-    typer.Option(
-        "--item-ttl-days",
-        min=0,
-        help="Days after which an item's live features are deleted; 0: never.",
-    ),
-]
 LogFolder = Annotated[
     Path,
     typer.Argument(help="Folder NAME-VERSION-SCHEMA of hemix serve's --log.", show_default=False),

@@ -30,7 +30,15 @@ class CommandGroup(TyperGroup):
     """Commands, of which the old names are refused with the new ones."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Find a command. Raises UsageError for an old name."""
+        """Find a command.
+
+        Args:
+            ctx: Click's context.
+            args: The words after the program's name.
+
+        Raises:
+            UsageError: The words are the old name of a command.
+        """
         for old in (" ".join(args[:2]), args[0]):
             if old in RENAMED_COMMANDS:
                 new = RENAMED_COMMANDS[old]

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -14,18 +14,15 @@ from hemix import api
 from hemix.cli.command import add_command, given_values
 from hemix.cli.flags import (
     SERVE,
-    HistoryCap,
-    HistoryTtlDays,
     Imports,
-    ItemTtlDays,
     Json,
     LogFolder,
     LogsFolder,
     OutFolder,
     ServedRun,
-    TokenFile,
 )
 from hemix.cli.output import console, print_result
+from hemix.serving.config import ServeConfig, load_config
 
 __all__ = ["commands"]
 
@@ -36,7 +33,7 @@ log = typer.Typer(help="The server's log of rankings and events.", no_args_is_he
 
 @dataclass(frozen=True, kw_only=True)
 class ServeFlags:
-    """Flags of ``hemix serve``: the fields of ServeConfig, and where they come from."""
+    """Flags of ``hemix serve`` that are no fields of ServeConfig."""
 
     run: Annotated[
         Path,
@@ -50,99 +47,18 @@ class ServeFlags:
             show_default="HEMIX_SERVE_CONFIG",
         ),
     ] = None
-    host: Annotated[
-        str, typer.Option(help="Address; one that other machines reach needs a token.")
-    ] = "127.0.0.1"
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0: a free one.")] = 8080
-    store: Annotated[
-        str | None,
-        typer.Option(
-            help="Store URL: memory://, sqlite:///file.db or redis://HOST:PORT/DB.",
-            show_default="SQLite, RUN/events.db",
-        ),
-    ] = None
-    token_file: TokenFile = None
-    admin_token_file: Annotated[
-        Path | None,
-        typer.Option(
-            "--admin-token-file",
-            help="File with the token for loading versions.",
-            show_default=False,
-        ),
-    ] = None
-    registry: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder name/version/ of versions that may be loaded.",
-            show_default="RUN, if it is a registry",
-        ),
-    ] = None
-    threads: Annotated[int, typer.Option(min=1, help="PyTorch threads of each worker.")] = 1
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Threads that score; a large ranking is divided among free ones.",
-            show_default="cores / threads",
-        ),
-    ] = None
-    device: Annotated[str, typer.Option(help="Device that scores: cpu, cuda or cuda:N.")] = "cpu"
-    log: Annotated[
-        Path | None,
-        typer.Option("--log", help="Folder of the ranking logs.", show_default="RUN/served"),
-    ] = None
-    no_log: Annotated[bool, typer.Option("--no-log", help="Do not log rankings.")] = False
-    served_keep_days: Annotated[
-        float | None,
-        typer.Option(
-            "--served-keep-days",
-            min=0.01,
-            help="Days after which files of the log are deleted.",
-            show_default="never",
-        ),
-    ] = None
-    cache_mib: Annotated[
-        int, typer.Option("--cache-mib", min=0, help="Memory for cached user states, in MiB.")
-    ] = 256
-    history_cap: HistoryCap = 10_000
-    history_ttl_days: HistoryTtlDays = 90
-    item_ttl_days: ItemTtlDays = 365
-    strict: Annotated[
-        bool,
-        typer.Option("--strict", help="Refuse users, items, columns that the run does not know."),
-    ] = False
-    precision: Annotated[
-        Literal["fp32", "bf16"], typer.Option(help="Precision of the dense layers.")
-    ] = "fp32"
-    max_items: Annotated[
-        int, typer.Option("--max-items", min=1, help="Maximum number of items of a ranking.")
-    ] = 2_000
-    max_body_mib: Annotated[
-        int, typer.Option("--max-body-mib", min=1, help="Maximum decompressed body, in MiB.")
-    ] = 8
-    queue: Annotated[
-        int, typer.Option(min=0, help="Maximum number of rankings that wait; then 503.")
-    ] = 64
-    deadline: Annotated[
-        float, typer.Option(min=0.1, help="Maximum seconds for an answer; then 504.")
-    ] = 5.0
-    store_timeout: Annotated[
-        float,
-        typer.Option(
-            "--store-timeout",
-            min=0.01,
-            help="Maximum seconds to read the store; then ranked without.",
-        ),
-    ] = 0.25
     import_: Imports = None
     json_: Json = False
 
 
-@add_command(commands, panel=SERVE, example="hemix serve runs/a --port 8080")
+@add_command(
+    commands,
+    panel=SERVE,
+    example="hemix serve runs/a --port 8080",
+    settings=ServeConfig.model_fields,
+)
 def serve(flags: ServeFlags, context: typer.Context) -> None:
     """Serve a run over HTTP: events in, rankings out, a playground at /."""
-    from hemix.serving.config import ServeConfig, load_config
-
     config = load_config(given_values(context, ServeConfig.model_fields), file=flags.config)
     api.serve(flags.run, config, on_ready=partial(_print_ready, flags.run, flags.json_))
 
@@ -168,10 +84,13 @@ class StoreLoadFlags:
             show_default=False,
         ),
     ]
-    history_cap: HistoryCap = 10_000
-    history_ttl_days: HistoryTtlDays = 90
-    item_ttl_days: ItemTtlDays = 365
     json_: Json = False
+
+
+_LIMITS = {
+    name: ServeConfig.model_fields[name]
+    for name in ("history_cap", "history_ttl_days", "item_ttl_days")
+}
 
 
 @add_command(
@@ -179,8 +98,9 @@ class StoreLoadFlags:
     name="load",
     panel=SERVE,
     example="hemix store load logs --store sqlite:///events.db",
+    settings=_LIMITS,
 )
-def store_load(flags: StoreLoadFlags) -> None:
+def store_load(flags: StoreLoadFlags, context: typer.Context) -> None:
     """Load the events of logs into the server's store. A second call adds only new events.
 
     Use the limits of the server.
@@ -191,9 +111,7 @@ def store_load(flags: StoreLoadFlags) -> None:
         counts = api.store_load(
             flags.logs,
             flags.store,
-            history_cap=flags.history_cap,
-            history_ttl_days=flags.history_ttl_days,
-            item_ttl_days=flags.item_ttl_days,
+            **{name: context.params[name] for name in _LIMITS},
             on_progress=display.progress,
         )
     print_result(counts, flags.json_, f"{flags.logs}: {counts_line(counts)}")

@@ -48,13 +48,17 @@ class Dataset:
             self.spec = InputSpec.from_json(SPEC_FORMAT.read(self.folder / "spec.json"))
         except (KeyError, TypeError) as error:
             raise DataError(
-                f"{self.folder}: damaged manifest.json or spec.json: {error}"
+                f"{self.folder}: damaged manifest.json or spec.json: {error}",
+                code="damaged_file",
+                field=str(self.folder),
             ) from error
         self.schema = Schema.load(self.folder / "schema.yaml")
         if self.schema.fingerprint() != self.manifest["fingerprint"]:
             raise DataError(
                 f"{self.folder}: schema.yaml was changed after the dataset was prepared: prepare "
-                "it again"
+                "it again",
+                code="other_schema",
+                field=str(self.folder),
             )
         self.users = Block.load(
             self.folder / "users", "features", len(self.spec.user.jagged_tables)

@@ -344,6 +344,8 @@ class Encoders:
             raise SchemaError(
                 f"{path}: expected the schema with fingerprint {content['schema_fingerprint']}, "
                 f"found schema.yaml with {schema.fingerprint()}",
+                code="other_schema",
+                field=str(path),
                 hint="prepare or train again",
             )
 

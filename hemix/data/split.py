@@ -98,13 +98,17 @@ class Split:
                 f"{dataset.folder / name}: expected {expected['requests']} requests and "
                 f"{expected['rows']} impressions "
                 f"by manifest.json, found {len(counts)} and {int(counts.sum())}: a shard is "
-                "missing or damaged"
+                "missing or damaged",
+                code="missing_file",
+                field=str(dataset.folder / name),
             )
         if len(counts) != len(self.user) or int(counts.sum()) != len(self.item_row):
             raise DataError(
                 f"{dataset.folder / name}: damaged: {len(self.user)} requests and "
                 f"{len(self.item_row)} candidates do "
-                f"not fit first_candidate.npy"
+                f"not fit first_candidate.npy",
+                code="damaged_file",
+                field=str(dataset.folder / name),
             )
         self.first_candidate = offsets_of(counts)
         """int64 [Q + 1]"""

@@ -52,7 +52,7 @@ def permutation_importance(
         DataError: ``repetitions`` is below 1, or the labels do not define an AUC.
     """
     if repetitions < 1:
-        raise DataError(f"repetitions: expected 1 or more, got {repetitions}")
+        raise DataError(f"repetitions: expected 1 or more, got {repetitions}", field="repetitions")
     auc, loss = _auc_and_logloss(labels, baseline, weights)
     entries = []
     for feature in features:
@@ -82,7 +82,9 @@ def _auc_and_logloss(
     for value in (auc, loss):
         if isinstance(value, UndefinedMetric):
             raise DataError(
-                f"permutation importance needs both classes in the labels: {value.reason}"
+                f"permutation importance needs both classes in the labels: {value.reason}",
+                code="undefined_metric",
+                field="labels",
             )
     assert isinstance(auc, float) and isinstance(loss, float)
     return auc, loss

@@ -1,7 +1,8 @@
 """Influence functions of metrics, and the cluster-robust standard errors that follow from them.
 
-The influence of a row or a user is the change of the metric to first order if it were there once
-more, times 1 (not n). Influences sum to 0.
+The influence of a row is the change of the metric, to first order, if the row counted once more
+with its weight. It is the influence function of the literature divided by the number of rows. The
+influences of all rows sum to 0; a user's influence is the sum of those of the user's rows.
 """
 
 from __future__ import annotations

@@ -96,7 +96,8 @@ class Predictions:
                 continue
             if not 0 <= given < task:
                 raise DataError(
-                    f"Predictions.given[{task}]: expected an earlier task or None, got {given}"
+                    f"Predictions.given[{task}]: expected an earlier task or None, got {given}",
+                    field="given",
                 )
             if self.conditional is not None:
                 _validate_probabilities("conditional", self.conditional[:, task])
@@ -106,7 +107,9 @@ class Predictions:
         if len(shape) != 2 or shape[1] != len(self.tasks) or len(self.given) != len(self.tasks):
             raise DataError(
                 f"Predictions.probabilities: expected [n, {len(self.tasks)}] for tasks "
-                f"{', '.join(self.tasks)}, got {shape} and {len(self.given)} given"
+                f"{', '.join(self.tasks)}, got {shape} and {len(self.given)} given",
+                code="wrong_shape",
+                field="probabilities",
             )
         for field in dataclasses.fields(self):
             if field.name in ("tasks", "given") or (value := getattr(self, field.name)) is None:
@@ -114,7 +117,9 @@ class Predictions:
             expected = shape if field.name in _TASK_FIELDS else shape[:1]
             if np.shape(value) != expected:
                 raise DataError(
-                    f"Predictions.{field.name}: expected shape {expected}, got {np.shape(value)}"
+                    f"Predictions.{field.name}: expected shape {expected}, got {np.shape(value)}",
+                    code="wrong_shape",
+                    field=field.name,
                 )
 
     @property
@@ -141,7 +146,8 @@ class Predictions:
             row = int(np.flatnonzero(wrong)[0])
             raise DataError(
                 f"Predictions.labels[{self.tasks[task]}]: expected 0, 1 or -1 (unknown), got "
-                f"{labels[row]} in row {row}"
+                f"{labels[row]} in row {row}",
+                field="labels",
             )
         return known
 
@@ -185,7 +191,8 @@ def _validate_probabilities(name: str, values: Array) -> None:
         row = int(np.argwhere(wrong)[0][0])
         raise DataError(
             f"Predictions.{name}: expected probabilities from 0 to 1, got {values[row]} in row "
-            f"{row}"
+            f"{row}",
+            field=name,
         )
 
 

@@ -47,7 +47,7 @@ class UserResamples:
             DataError: ``count`` is below 1.
         """
         if count < 1:
-            raise DataError(f"replicates: expected 1 or more, got {count}")
+            raise DataError(f"replicates: expected 1 or more, got {count}", field="count")
         distinct, codes = np.unique(np.asarray(users), return_inverse=True)
         self.users = int(distinct.size)
         self.count = count
@@ -119,7 +119,8 @@ def auc_replicates(
     """
     if len(labels) != resamples.codes.size:
         raise DataError(
-            f"labels: expected {resamples.codes.size} rows like the resamples, got {len(labels)}"
+            f"labels: expected {resamples.codes.size} rows like the resamples, got {len(labels)}",
+            field="labels",
         )
     pairs = RankedPairs(labels, scores)
     positive, negative = resamples.codes[pairs.positive], resamples.codes[pairs.negative]

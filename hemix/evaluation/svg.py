@@ -1,6 +1,9 @@
 """Matplotlib figures as inline SVG: no script, no external resource, colours of the reader's theme.
 
-The style sheet of the page defines the variables of ``_COLOURS``.
+The style sheet of the page defines the variables of ``_COLOURS``. Matplotlib lays out axes, ticks
+and legends, but it writes fixed colours, fonts and ids; :func:`to_svg` replaces them in its text. A
+chart library would bring scripts, and a report has none. Tests refuse a drawing with a colour of
+its own, so a change of matplotlib's text fails there.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ import torch
 from hemix.data.batch import RequestBatch
 from hemix.data.spec import InputSpec
 from hemix.errors import RunError, UsageError
-from hemix.exporting.export_model import dense_form, exportable
+from hemix.exporting.export_model import check_exportable, dense_form
 from hemix.exporting.feed import by_candidate, request_feed, user_feed
 from hemix.exporting.graphs import OPSET, Session, onnx_versions, write_graph
 from hemix.exporting.ports import Port, takes_times
@@ -44,6 +44,8 @@ TOLERANCE = 1e-4
 """Largest allowed difference between a probability of the graphs and of the model."""
 
 _TRACING_SIZES = dict(users=3, requests=4, candidates=5, events=7, realtime=3)
+"""Sizes of the inputs are at least 2, because the exporter takes 1 for a fixed size, and different,
+so that no two are taken for one."""
 _CHECK_SIZES = (
     dict(users=1, requests=1, candidates=1, events=1, realtime=1),
     dict(users=1, requests=1, candidates=200, events=300, realtime=40),
@@ -87,15 +89,12 @@ def export_run(
         raise UsageError(f"--format {format}: expected onnx", field="--format")
     versions = onnx_versions()
     loaded = Run.load(run)
-    model = exportable(loaded.model)
+    model = check_exportable(loaded.model)
     with new_folder(out) as folder:
         write_graphs(model, folder, on_progress=on_progress)
         largest, compared = difference(model, folder, on_progress=on_progress)
         if not largest <= TOLERANCE:
-            raise RunError(
-                f"{loaded.folder}: the exported graphs differ from the model by {largest:.2e}, "
-                f"allowed is {TOLERANCE:.0e}"
-            )
+            raise _disagreement(loaded.folder, largest)
         _copy_run_files(loaded, folder)
         content = {
             "schema_version": 1,
@@ -119,6 +118,15 @@ def export_run(
         }
         write_json(folder / EXPORT_FILE, content)
     return content
+
+
+def _disagreement(folder: Path, largest: float) -> RunError:
+    return RunError(
+        f"{folder}: the exported graphs differ from the model by {largest:.2e}, allowed is "
+        f"{TOLERANCE:.0e}",
+        code="disagreement",
+        field=str(folder),
+    )
 
 
 def _copy_run_files(run: Run, folder: Path) -> None:

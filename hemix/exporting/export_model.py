@@ -5,8 +5,8 @@ The forward is the model's own. Its inputs are padded rectangles instead of ragg
 a server calls them at different times: :class:`DenseUser` once per user, :class:`DenseRequest` once
 per request. Both list the name, type and shape of their inputs and outputs.
 
-Letters: R users, L events a user, I distinct item rows of events, Q requests, C candidates a
-request, N = Q * C. D is the token width, W the width of a level's vectors.
+Letters: R users, e events a user, I distinct item rows of events, Q requests, K candidates a
+request, N = Q * K. D is the token width, W the width of a level's vectors.
 """
 
 from __future__ import annotations
@@ -32,22 +32,26 @@ from hemix.nn.padded import PaddedLayout, flat_events, padded_events
 from hemix.nn.pooled import PooledState
 from hemix.nn.time_encoding import rotary_turns
 
-__all__ = ["DenseRequest", "DenseUser", "dense_form", "exportable"]
+__all__ = ["DenseRequest", "DenseUser", "check_exportable", "dense_form"]
 
 _BY_EVENT = ("state_global", "state_columns", "state_time_ms")
 
 
-def exportable(model: Predictor) -> HeMix:
-    """Return the model. Raises UsageError for a model that has no dense form."""
+def check_exportable(model: Predictor) -> HeMix:
+    """Return a model that can be exported. Raises UsageError for any other."""
     if not isinstance(model, HeMix):
         raise UsageError(
-            f"the model {model.config.name!r} cannot be exported: only hemix has a dense form"
+            f"the model {model.config.name!r} cannot be exported: only hemix has a dense form",
+            code="not_exportable",
+            field="model.name",
         )
     if model.realtime is None or model.global_ is None:
         missing = "use_global" if model.global_ is None else "use_realtime"
         raise UsageError(
             f"a model with model.{missing}: false cannot be exported: the dense form has both "
-            "histories"
+            "histories",
+            code="not_exportable",
+            field=f"model.{missing}",
         )
     if not (
         _has_columns(model.spec.item) or _has_columns(model.spec.cross) or model.spec.bias_rows
@@ -55,6 +59,8 @@ def exportable(model: Predictor) -> HeMix:
         raise UsageError(
             "a model without any column of a candidate (no item or cross feature, no position) "
             "cannot be exported: it scores all candidates of a request alike",
+            code="not_exportable",
+            field="features.item",
             hint="add a feature to items",
         )
     return model
@@ -62,7 +68,7 @@ def exportable(model: Predictor) -> HeMix:
 
 def dense_form(model: Predictor) -> tuple[DenseUser, DenseRequest]:
     """Return both halves of a model. Raises UsageError for a model that has no dense form."""
-    hemix = exportable(model)
+    hemix = check_exportable(model)
     return DenseUser(hemix).eval(), DenseRequest(hemix).eval()
 
 
@@ -166,8 +172,8 @@ class DenseUser(_Half):
         """The state, in the order of :attr:`outputs`."""
         given = self.named(tensors)
         users, events = given["event_time_ms"].shape
-        state = self.model.encode_user(self._inputs(given))
-        columns = {"state_share": state.projected_RH}
+        state = self.model.keep_user(self.model.encode_user(self._inputs(given)))
+        columns = {"state_share": state.projected_RU}
         by_event = {
             "state_events": state.events_ED,
             "state_global": state.global_keys_values,
@@ -183,8 +189,8 @@ class DenseUser(_Half):
 
     def _inputs(self, given: Mapping[str, Tensor]) -> Inputs:
         """The level ``user``: look-ups of every event and of every distinct item row."""
-        spec, time_RL = self.spec, given["event_time_ms"]
-        users, time_E = time_RL.shape[0], time_RL.flatten()
+        spec, time_Re = self.spec, given["event_time_ms"]
+        users, time_E = time_Re.shape[0], time_Re.flatten()
         none = time_E.new_zeros(0)
         ids_Ef = (
             given["event_ids"].flatten(0, 1)
@@ -217,7 +223,7 @@ class DenseUser(_Half):
         if user_RW is None:
             user_RW = item_IW.new_zeros(users, 0)
         padded = PaddedLayout(
-            events=time_RL.shape[1],
+            events=time_Re.shape[1],
             candidates_each=0,
             user_index_Q=none,
             history_ranges_Q3=none,
@@ -243,7 +249,7 @@ class DenseUser(_Half):
 
 
 class DenseRequest(_Half):
-    """From the users' state, requests and their candidates to probabilities [Q, C] by name."""
+    """From the users' state, requests and their candidates to probabilities [Q, K] by name."""
 
     def __init__(self, model: HeMix) -> None:
         spec, both = model.spec, ("requests", "candidates")
@@ -286,7 +292,7 @@ class DenseRequest(_Half):
         self.outputs = tuple(Port(name=name, dtype=torch.float32, shape=both) for name in names)
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """Probabilities [Q, C] in the order of :attr:`outputs`; negative sampling undone."""
+        """Probabilities [Q, K] in the order of :attr:`outputs`; negative sampling undone."""
         given = self.named(tensors)
         inputs, shape = self._inputs(given)
         request = self.model.encode_request(self._state(given), inputs)
@@ -295,19 +301,19 @@ class DenseRequest(_Half):
 
     def _state(self, given: Mapping[str, Tensor]) -> UserState:
         """The users' state, out of what the user's half gave."""
-        projected_RH, events_ED = given["state_share"], flat_events(given["state_events"])
+        projected_RU, events_ED = given["state_share"], flat_events(given["state_events"])
         flat = {name: flat_events(given[name]) for name in _BY_EVENT if name in given}
         times = flat.get("state_time_ms")
         fields = None
         if self.model.products is not None:
-            nothing = projected_RH.new_zeros(projected_RH.shape[0], 0, self.config.embedding_size)
+            nothing = projected_RU.new_zeros(projected_RU.shape[0], 0, self.config.embedding_size)
             fields = PooledState(
                 fields=given.get("state_fields", nothing),
                 numbers=nothing[:, :, 0],
                 events_ED=flat.get("state_columns"),
             )
         return UserState(
-            projected_RH=projected_RH,
+            projected_RU=projected_RU,
             event_time_ms=torch.zeros(events_ED.shape[0], dtype=torch.int64)
             if times is None
             else times,
@@ -317,19 +323,19 @@ class DenseRequest(_Half):
         )
 
     def _inputs(self, given: Mapping[str, Tensor]) -> tuple[Inputs, tuple[int, int]]:
-        """(the levels ``request`` and ``candidate``, (Q, C))."""
+        """(the levels ``request`` and ``candidate``, (Q, K))."""
         spec, user_Q = self.spec, given["user_index"]
-        item_QCW, cross_QCW = (
+        item_QKW, cross_QKW = (
             self._level(name, getattr(spec, name), given) for name in ("item", "cross")
         )
         some = next(
             given[port.name] for port in self.inputs if port.shape[:2] == ("requests", "candidates")
         )
-        Q, C = some.shape[:2]
-        row_N = torch.arange(Q * C)
-        no_columns = torch.zeros(Q * C, 0)
+        Q, K = some.shape[:2]
+        row_N = torch.arange(Q * K)
+        no_columns = torch.zeros(Q * K, 0)
         item_NW, cross_NW = (
-            no_columns if x is None else x.flatten(0, 1) for x in (item_QCW, cross_QCW)
+            no_columns if x is None else x.flatten(0, 1) for x in (item_QKW, cross_QKW)
         )
         context_QW = self._level("context", spec.context, given)
         none = user_Q.new_zeros(0)
@@ -345,7 +351,7 @@ class DenseRequest(_Half):
             request_time_ms=times,
             context=empty,
             history_ranges=given["visible"],
-            request_index=row_N // C,
+            request_index=row_N // K,
             item_index=row_N,
             cross=empty,
             bias=given["bias"].flatten() if spec.bias_rows else row_N,
@@ -353,7 +359,7 @@ class DenseRequest(_Half):
         )
         padded = PaddedLayout(
             events=given["state_events"].shape[1] - 1,
-            candidates_each=C,
+            candidates_each=K,
             user_index_Q=user_Q,
             history_ranges_Q3=given["visible"],
             request_time_ms=times,
@@ -365,4 +371,4 @@ class DenseRequest(_Half):
             cross_NW=cross_NW,
             padded=padded,
         )
-        return inputs, (Q, C)
+        return inputs, (Q, K)

@@ -179,7 +179,7 @@ class FeatureType(SchemaSection):
         raise NotImplementedError
 
     def wrong_type(self, kind: pa.DataType) -> str | None:
-        """Return the same, but take a column of nulls as missing in every row."""
+        """Return :meth:`expected_type`, but accept a column of nulls: missing in every row."""
         return None if pa.types.is_null(kind) else self.expected_type(kind)
 
     def parse(self, columns: tuple[str, ...], values: list[pa.Array], where: Where) -> RawColumn:
@@ -336,7 +336,8 @@ class FeatureType(SchemaSection):
         out = EncodedColumns()
         self.encode(raw, learned, out)
         ids = out.ids[0]
-        keys = np.where(ids == UNKNOWN, MISSING, ids).astype(np.uint64)  # NULL_KEY is no unknown id
+        # ids have unknown 0 and missing 1, keys have missing 0 (NULL_KEY): the two change places
+        keys = np.where(ids == UNKNOWN, MISSING, ids).astype(np.uint64)
         keys[ids == MISSING] = NULL_KEY
         return keys
 

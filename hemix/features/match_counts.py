@@ -24,7 +24,7 @@ from hemix.data.search import first_at_least
 from hemix.features.base import FeatureType, SchemaSection
 from hemix.features.seen_events import SeenEvents
 from hemix.moments import DurationMs, duration_text
-from hemix.validation import did_you_mean
+from hemix.validation import InvalidKey, did_you_mean
 
 __all__ = [
     "MATCH_AGE",
@@ -95,33 +95,36 @@ class MatchCounts(SchemaSection):
             used_names: Names of the cross and context features and the statistics.
 
         Raises:
-            ValueError: Names the key, the expected value and the actual one.
+            InvalidKey: Names the key, the expected value and the actual one.
         """
         where = f"history.{MATCH_COUNTS}"
         columns = self.columns or ()
         if len(set(columns)) < len(columns):
-            raise ValueError(f"{where}.columns: a feature is named twice: {', '.join(columns)}")
+            names = ", ".join(columns)
+            raise InvalidKey(f"{where}.columns", f"a feature is named twice: {names}")
         for name in columns:
             if name not in items:
                 hint = did_you_mean(name, items)
-                raise ValueError(
-                    f"{where}.columns: no item feature {name!r}" + (f"; {hint}" if hint else "")
+                raise InvalidKey(
+                    f"{where}.columns", f"no item feature {name!r}" + (f"; {hint}" if hint else "")
                 )
             if not items[name].tensor_columns().ids:
-                raise ValueError(
-                    f"{where}.columns: {name} must be a one-valued categorical or bucketed numeric"
+                raise InvalidKey(
+                    f"{where}.columns",
+                    f"{name} must be a one-valued categorical or bucketed numeric",
                 )
         if not all(low < high for low, high in pairwise((0, *self.windows_ms))):
             windows = ", ".join(map(duration_text, self.windows_ms))
-            raise ValueError(
-                f"{where}.windows: expected durations above 0, each longer than the one before it, "
-                f"got {windows}"
+            raise InvalidKey(
+                f"{where}.windows",
+                f"expected durations above 0, each longer than the one before it, got {windows}",
             )
         for name in (MATCH_COUNTS, MATCH_AGE, MATCH_TOTALS):
             if name in used_names:
-                raise ValueError(
-                    f"{name}: the name of a feature or statistic is taken by {where}; choose "
-                    f"another, or set {where} to false"
+                raise InvalidKey(
+                    name,
+                    f"the name of a feature or statistic is taken by {where}; choose another, or "
+                    f"set {where} to false",
                 )
 
 
@@ -162,13 +165,24 @@ def _groups(actions: Iterable[str]) -> list[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class MatchIndex:
-    """Users' events, sorted by their items' keys. It does not depend on a request."""
+    """Users' events, sorted by their items' keys. It does not depend on a request.
 
-    keys: tuple[Array, ...]
+    An example of one column: the events 0, 1 and 2 have the keys 70, 50 and 70.
+
+    - ``distinct_keys`` is [50, 70]: the ordinal of 50 is 0, that of 70 is 1.
+    - A position takes 2 bits here, so ``key_and_position``, ordinal * 4 + position, is [1, 4, 6].
+      An entry is one of these numbers. The entries of a key are neighbours, by time.
+    - The candidate's key is 70, and a window holds the events 1 and 2. Its entries lie between
+      1 * 4 + 1 and 1 * 4 + 3 (exclusive), found by binary search: one entry, 6. So one event
+      matches, at the position 6 mod 4 = 2.
+    - The whole history lies between 1 * 4 + 0 and 1 * 4 + 3: two entries, 4 and 6.
+    """
+
+    distinct_keys: tuple[Array, ...]
     """For each column uint64 [distinct keys], ascending"""
-    entries: tuple[Array, ...]
-    """For each column int64 [E or fewer], ascending: number of the key, then the event's position
-    in the lower bits
+    key_and_position: tuple[Array, ...]
+    """For each column int64 [entries], ascending: the key's ordinal, then in the lower bits the
+    event's position. Events without a key, or with a key that is not looked up, have no entry
     """
     groups: Array
     """uint8 [E]: the group of each event's action"""
@@ -180,15 +194,17 @@ class MatchIndex:
 
     def event_keys(self) -> Array:
         """Return uint64 [E, C]: the keys of every event, NULL_KEY where missing."""
-        event_keys = np.full((len(self.groups), len(self.keys)), NULL_KEY)
-        for column, (keys, entries) in enumerate(zip(self.keys, self.entries, strict=True)):
+        event_keys = np.full((len(self.groups), len(self.distinct_keys)), NULL_KEY)
+        columns = zip(self.distinct_keys, self.key_and_position, strict=True)
+        for column, (keys, entries) in enumerate(columns):
             position = entries & ((1 << self.bits) - 1)
             event_keys[position, column] = keys[entries >> self.bits]
         return event_keys
 
     def nbytes(self) -> int:
         """Return the bytes of its arrays."""
-        return sum(array.nbytes for array in (*self.keys, *self.entries, self.groups))
+        arrays = (*self.distinct_keys, *self.key_and_position, self.groups)
+        return sum(array.nbytes for array in arrays)
 
 
 class MatchCounter:
@@ -227,19 +243,23 @@ class MatchCounter:
             groups: uint8 [E], from :meth:`groups`.
             wanted: int [n], the items that will be looked up; by default any may be.
         """
-        keys, entries = list[Array](), list[Array]()
+        distinct_keys, key_and_position = list[Array](), list[Array]()
         bits = len(event_item).bit_length()
         for column in range(self._columns):
-            distinct, number = np.unique(item_keys[:, column], return_inverse=True)
+            distinct, ordinal = np.unique(item_keys[:, column], return_inverse=True)
             usable = np.full(len(distinct), wanted is None)
             if wanted is not None:
-                usable[number[wanted]] = True
+                usable[ordinal[wanted]] = True
             usable &= distinct != NULL_KEY
-            of_event = number[event_item]
+            of_event = ordinal[event_item]
             position = np.flatnonzero(usable[of_event])
-            keys.append(distinct)
-            entries.append(np.sort((of_event[position] << bits) | position))
-        return MatchIndex(keys=tuple(keys), entries=tuple(entries), groups=groups)
+            distinct_keys.append(distinct)
+            key_and_position.append(np.sort((of_event[position] << bits) | position))
+        return MatchIndex(
+            distinct_keys=tuple(distinct_keys),
+            key_and_position=tuple(key_and_position),
+            groups=groups,
+        )
 
     def totals(self, index: MatchIndex, seen: SeenEvents) -> npt.NDArray[np.float32]:
         """Count all events that requests see, matches or not.
@@ -280,20 +300,22 @@ class MatchCounter:
         counts = np.zeros((candidates, self._columns, self._action_groups, windows), np.float32)
         ages = np.zeros((candidates, self._columns, 2), np.float32)
         ages[..., 1] = 1
-        low_bits = (1 << index.bits) - 1
-        for column, (keys, entries) in enumerate(zip(index.keys, index.entries, strict=True)):
-            rows, number = _matching(keys, candidate_keys[:, column])
+        columns = zip(index.distinct_keys, index.key_and_position, strict=True)
+        for column, (keys, entries) in enumerate(columns):
+            rows, ordinal = _matching(keys, candidate_keys[:, column])
             request = request_index[rows]
-            before = np.searchsorted(
-                entries, (number[:, None] << index.bits) + bounds.take(request, axis=0)
+            entry_bounds = np.searchsorted(
+                entries, (ordinal[:, None] << index.bits) + bounds.take(request, axis=0)
             )
-            is_match = before[:, -1] > before[:, -2]
-            rows, request, before = rows[is_match], request[is_match], before[is_match]
+            is_match = entry_bounds[:, -1] > entry_bounds[:, -2]
+            rows, request = rows[is_match], request[is_match]
+            entry_bounds = entry_bounds[is_match]
             if not len(rows):
                 continue
-            position = entries & low_bits
-            counts[rows, column] = _log_counts(index.groups[position], before, self._action_groups)
-            last = position[before[:, -1] - 1]
+            position = entries & ((1 << index.bits) - 1)
+            groups = index.groups[position]
+            counts[rows, column] = _log_counts(groups, entry_bounds, self._action_groups)
+            last = position[entry_bounds[:, -1] - 1]
             ages[rows, column, 0] = _log_age(seen.request_time_ms[request] - seen.time_ms[last])
             ages[rows, column, 1] = 0
         arrays = (counts, ages) if self._counts.recency else (counts,)
@@ -313,21 +335,22 @@ class MatchCounter:
 
 
 def _matching(keys: Array, candidate_keys: Array) -> tuple[Array, Array]:
-    """(candidates whose key is among ``keys``, int64 [n]: its number there)."""
+    """(candidates whose key is among ``keys``, int64 [n]: its ordinal there)."""
     if not len(keys):
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
-    number = np.searchsorted(keys, candidate_keys)
-    number[number == len(keys)] = 0
-    rows = np.flatnonzero((keys[number] == candidate_keys) & (candidate_keys != NULL_KEY))
-    return rows, number[rows]
+    ordinal = np.searchsorted(keys, candidate_keys)
+    ordinal[ordinal == len(keys)] = 0
+    rows = np.flatnonzero((keys[ordinal] == candidate_keys) & (candidate_keys != NULL_KEY))
+    return rows, ordinal[rows]
 
 
-def _log_counts(groups: Array, before: Array, action_groups: int) -> Array:
+def _log_counts(groups: Array, entry_bounds: Array, action_groups: int) -> Array:
     """Count entries by group and window.
 
     Args:
         groups: uint8 [entries], the group of each.
-        before: int64 [n, W + 1], positions among the entries.
+        entry_bounds: int64 [n, W + 1], as positions among the entries: where each window begins,
+            and where all end.
         action_groups: A.
 
     Returns:
@@ -336,7 +359,7 @@ def _log_counts(groups: Array, before: Array, action_groups: int) -> Array:
     up_to = np.zeros((action_groups, len(groups) + 1), dtype=np.int32)
     for group in range(action_groups):
         np.cumsum(groups == group, out=up_to[group, 1:])
-    totals = up_to.take(before, axis=1)
+    totals = up_to.take(entry_bounds, axis=1)
     counts = totals[..., -1:] - totals[..., :-1]
     logs = np.log1p(np.arange(counts.max(initial=0) + 1)).astype(np.float32)
     return logs.take(counts.transpose(1, 0, 2))

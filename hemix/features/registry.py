@@ -38,13 +38,16 @@ def register_feature(feature_type: type[_Feature]) -> type[_Feature]:
     if not isinstance(name, str) or not name:
         raise UsageError(
             f"feature type {_qualified_name(feature_type)}: expected a field such as "
-            'type: Literal["log_count"] = "log_count", found no default name'
+            'type: Literal["log_count"] = "log_count", found no default name',
+            field=_qualified_name(feature_type),
         )
     registered = _registered.get(name)
     if registered is not None and registered is not feature_type:
         raise UsageError(
             f"feature type {name!r}: registered twice, by {_qualified_name(registered)} and by "
             f"{_qualified_name(feature_type)}",
+            code="name_taken",
+            field=name,
             hint="rename one of them",
         )
     _registered[name] = feature_type

@@ -17,8 +17,9 @@ __all__ = ["Scale", "bucket_ids", "fit_scale", "quantile_edges"]
 Array = npt.NDArray[Any]
 
 _MAX_DEVIATIONS = 1e4
-"""Of the rows that a scale was learned on, a value lies farther out only where they are more than a
-hundred million. It is clipped, in training and serving alike, so that no finite value overflows."""
+"""Values are clipped so many deviations from the mean, in training and serving alike, so that no
+finite value overflows. With fewer than 1e8 rows of equal weight no train value lies farther out
+(Chebyshev: at most n / 1e8 of n rows do)."""
 
 
 @dataclass(frozen=True)

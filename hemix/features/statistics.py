@@ -1,9 +1,11 @@
-"""Dated statistics: a label's rate and count by key, as known at the end of each earlier day.
+"""Dated statistics: smoothed target encoding, out of time.
 
-A statistic gives two numbers for a key and a request's day d, both from what was known before d:
+A key is encoded by the label's rate and count among its rows (target or mean encoding), as known
+at the end of each earlier day, so no row sees its own label or a later one. A statistic gives two
+numbers for a key and a request's day d, both from what was known before d:
 
 - prior = positives / rows of all keys, at least half a row away from 0 and from 1
-- rate = logit((positives + smoothing * prior) / (rows + smoothing)) - logit(prior)
+- rate = logit((positives + smoothing * prior) / (rows + smoothing)) - logit(prior), in log odds
 - count = log1p(rows)
 
 A key without rows has rate 0 and count 0, and so has every key on the first day. A row counts from
@@ -114,9 +116,7 @@ class Statistic(SchemaSection):
                     "a distance or a clock part",
                 )
         if find(f"{self.level}.{name}") is not None:
-            raise InvalidKey(
-                where, f"a {self.level} feature has this name; name the statistic otherwise"
-            )
+            raise InvalidKey(where, f"a {self.level} feature has this name; choose another name")
 
 
 def statistic_files(statistics: Mapping[str, Statistic]) -> tuple[str, ...]:
@@ -234,20 +234,25 @@ class Statistics:
         """
         tables = {}
         for name, statistic in statistics.items():
-            arrays = {array: _load(folder / f"{name}.{array}.npy", array) for array in _ARRAYS}
+            paths = {array: folder / f"{name}.{array}.npy" for array in _ARRAYS}
+            arrays = {array: _load(path, array) for array, path in paths.items()}
             expected = len(arrays["keys"])
             for array in ("days", "counts"):
                 if len(arrays[array]) != expected:
                     raise DataError(
-                        f"{folder / f'{name}.{array}.npy'}: damaged: expected {expected} rows, as "
-                        f"{name}.keys.npy has, found {len(arrays[array])}"
+                        f"{paths[array]}: damaged: expected {expected} rows, as {name}.keys.npy "
+                        f"has, found {len(arrays[array])}",
+                        code="damaged_file",
+                        field=str(paths[array]),
                     )
             tables[name] = DatedTable(**arrays, smoothing=statistic.smoothing)
         for file in statistic_files(statistics) if hashes is not None else ():
             if hashes is not None and hashes.get(file) != file_hash(folder / file):
                 raise DataError(
                     f"{folder / file}: damaged: its hash is not the one that was noted when it was "
-                    "written"
+                    "written",
+                    code="damaged_file",
+                    field=str(folder / file),
                 )
         return cls(statistics=statistics, tables=tables)
 
@@ -285,6 +290,8 @@ def _load(path: Path, name: str) -> Array:
     if array.dtype != dtype or array.ndim != dimensions:
         raise DataError(
             f"{path}: damaged: expected {np.dtype(dtype)} in {dimensions} dimensions, "
-            f"found {array.dtype} in {array.ndim}"
+            f"found {array.dtype} in {array.ndim}",
+            code="damaged_file",
+            field=str(path),
         )
     return array

@@ -1,8 +1,9 @@
 """What every neural ranker has: a Config, and the steps embed, encode_user, encode_request, score.
 
 ``embed`` reads the tables once for all levels of a call; no later step uses an id. A server caches
-the result of ``encode_user`` and calls the other two steps with later batches. Their history ranges
-point into the cached events, so a user state does not depend on the request.
+the result of ``encode_user``, completed by ``keep_user``, and calls the other two steps with later
+batches. Their history ranges point into the cached events, so a user state does not depend on the
+request.
 
 Letters: N candidates, E events, T tasks.
 """
@@ -19,12 +20,12 @@ from torch import Tensor, nn
 from hemix.config import Count, Fraction, Rate, Section
 from hemix.data.batch import RequestBatch
 from hemix.data.spec import InputSpec
-from hemix.models.states import extend_state, join_states
 from hemix.nn import heads
 from hemix.nn.embedding import Tables
 from hemix.nn.heads import Heads
 from hemix.nn.init import WeightInit
 from hemix.nn.inputs import LEVELS, Inputs, embed
+from hemix.nn.states import extend_state, join_states
 from hemix.validation import InvalidKey
 
 __all__ = [
@@ -114,8 +115,8 @@ class Ranker(nn.Module, ABC):
     """A neural model that scores candidates.
 
     Its user and request states are its own: what one step returns, the next takes. A user state is
-    a tensor by user or a dataclass of such, whose ``by_event`` names the tensors by event, row 0 of
-    which is the null event's.
+    a tensor with a row per user, or a dataclass of such and of tensors with a row per event, which
+    are marked by :data:`hemix.nn.states.PER_EVENT`.
     """
 
     Config: ClassVar[type[NeuralConfig]]
@@ -177,6 +178,10 @@ class Ranker(nn.Module, ABC):
         request = self.encode_request(user, inputs)
         return self.score(request, inputs)
 
+    def training_logits(self, batch: RequestBatch) -> tuple[Tensor, ...]:
+        """Return logits [N, T], then those of auxiliary predictions of the same labels, if any."""
+        return (self(batch),)
+
     @torch.no_grad()
     def predict(self, batch: RequestBatch) -> dict[str, Tensor]:
         """Return probabilities [N] of every task, and of every task given the one it depends on.
@@ -186,6 +191,14 @@ class Ranker(nn.Module, ABC):
         return heads.probabilities(self(batch), self.spec)
 
     # -- kept states ----------------------------------------------------------------------------
+
+    def keep_user(self, state: Any) -> Any:
+        """Return the user state with what every later request would compute again.
+
+        A server keeps it. The forward of a whole batch does without: each of its users has few
+        requests.
+        """
+        return state
 
     def join_users(self, states: Sequence[Any]) -> Any:
         """Return kept states of several users as one, in their order."""
@@ -207,7 +220,7 @@ class Ranker(nn.Module, ABC):
         state: Any,  # noqa: ARG002
         inputs: Inputs,  # noqa: ARG002
         count: int,  # noqa: ARG002
-        extra: int | None = None,  # noqa: ARG002
+        always_include: int | None = None,  # noqa: ARG002
     ) -> tuple[Tensor, Tensor] | None:
         """Return the events that drew the candidates' attention most, for few candidates.
 
@@ -215,26 +228,40 @@ class Ranker(nn.Module, ABC):
             state: The request state.
             inputs: The request's inputs.
             count: How many events.
-            extra: The position of an event that gets a column more where it is not among them.
+            always_include: The position of an event that gets a column of its own, the last, with
+                weight 0 where it is among the others.
 
         Returns:
-            Positions int64 [N, count], -1 for none, and weights [N, count], falling. None where the
-            model weighs no events by candidate.
+            Positions int64 [N, count], with ``always_include`` [N, count + 1]; -1 for none. Weights
+            of the same shape; the first ``count`` fall. None where the model weighs no events by
+            candidate.
         """
         return None
 
     # -- the loss -------------------------------------------------------------------------------
 
-    def loss(self, logits_NT: Tensor, batch: RequestBatch) -> Tensor:
-        """Return the training loss, a scalar.
+    def training_loss(self, batch: RequestBatch) -> Tensor:
+        """Return the training loss of a batch with labels, a scalar."""
+        logits_NT, *auxiliary = self.training_logits(batch)
+        return self.loss(logits_NT, batch, auxiliary)
+
+    def loss(
+        self, logits_NT: Tensor, batch: RequestBatch, auxiliary: Sequence[Tensor] = ()
+    ) -> Tensor:
+        """Return the loss of the logits, a scalar, plus that of every auxiliary prediction.
 
         Args:
-            logits_NT: [N, T], from :meth:`forward`.
+            logits_NT: [N, T], from :meth:`forward` or :meth:`training_logits`.
             batch: The batch of the logits, with labels.
+            auxiliary: [N, T] each, from :meth:`training_logits`.
         """
         labels, weights = _labels(batch)
         spec, funnel = self.spec, self.config.funnel
-        return heads.loss(logits_NT, labels, weights, spec, funnel, batch.loss_weight)
+        losses = [
+            heads.loss(logits, labels, weights, spec, funnel, batch.loss_weight)
+            for logits in (logits_NT, *auxiliary)
+        ]
+        return sum(losses[1:], losses[0])
 
     def loss_weight(self, batch: RequestBatch) -> Tensor:
         """Return [T], what the loss of a batch with labels is divided by."""

@@ -42,7 +42,7 @@ def build_model(
     """
     if not is_neural(config):
         raise SettingsError(f"model.name: {config.name} is no neural model", field="model.name")
-    with _without_values():
+    with _on_meta_device():
         model = cast(Ranker, _make(spec, config))
         if distributed is not None:
             model.tables = ShardedTables(spec.tables, model.config.embedding_size, distributed)
@@ -72,13 +72,13 @@ def count_parameters(spec: InputSpec, config: ModelConfig) -> tuple[int, int]:
         spec: The data that it reads.
         config: Its settings.
     """
-    with _without_values():
+    with _on_meta_device():
         model = cast(Ranker, _make(spec, config))
     return sum(p.numel() for p in model.dense_parameters()), model.tables.weight.numel()
 
 
 @contextmanager
-def _without_values() -> Iterator[None]:
+def _on_meta_device() -> Iterator[None]:
     """Models made inside have shapes alone: PyTorch's own first values would cost time and numbers
     of the global generator."""
     with torch.device("meta"), warnings.catch_warnings():
@@ -102,11 +102,14 @@ def _initialise(model: Ranker, seed: int) -> None:
         model.init_weights(torch.Generator().manual_seed(seed))
     except NotImplementedError as error:
         raise SettingsError(
-            f"model.name: {model.config.name}: {error}", field="model.name"
+            f"model.name: {model.config.name}: {error}",
+            code="uninitialised_weights",
+            field="model.name",
         ) from error
     for name, parameter in model.named_dense_parameters():
         if bool(parameter.isnan().any()):
             raise SettingsError(
                 f"model.name: {model.config.name}: init_weights leaves {name} as it was",
+                code="uninitialised_weights",
                 field="model.name",
             )

@@ -6,7 +6,7 @@ element. With l layers the network holds every cross up to degree l + 1. The dee
 the crosses (the paper's figure 1a). The input x0 is the concatenation of all fields and numbers,
 histories pooled.
 
-Letters: N candidates, F fields, d width of a table, K numbers, X = F d + K, P pooled width.
+Letters: N candidates, F fields, d width of a table, m numbers, x = F d + m, P pooled width.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from hemix.nn.deep import Perceptron, hidden_width
 __all__ = ["DCNv2", "DCNv2Config", "cross"]
 
 
-def cross(first_NX: Tensor, x_NX: Tensor, linear: nn.Linear) -> Tensor:
-    """Return the output [N, X] of one cross layer (equation 1).
+def cross(first_Nx: Tensor, x_Nx: Tensor, linear: nn.Linear) -> Tensor:
+    """Return the output [N, x] of one cross layer (equation 1).
 
     Args:
-        first_NX: The network's input x0.
-        x_NX: The layer's input.
-        linear: The layer's W and b, X to X.
+        first_Nx: The network's input x0.
+        x_Nx: The layer's input.
+        linear: The layer's W and b, x to x.
     """
-    crossed: Tensor = first_NX * linear(x_NX) + x_NX
+    crossed: Tensor = first_Nx * linear(x_Nx) + x_Nx
     return crossed
 
 
@@ -57,20 +57,20 @@ class DCNv2(PooledRanker):
         self.deep = Perceptron([width] + [wide] * config.layers, config.dropout)
         self.heads = self.make_heads(wide)
 
-    def interact(self, fields_NFd: Tensor, numbers_NK: Tensor) -> Tensor:
+    def interact(self, fields_NFd: Tensor, numbers_Nm: Tensor) -> Tensor:
         """Cross the fields and pass the result through the deep part.
 
         Args:
             fields_NFd: Fields of every candidate.
-            numbers_NK: Standardised numbers of every candidate.
+            numbers_Nm: Standardised numbers of every candidate.
 
         Returns:
             Pooled vectors [N, P].
         """
-        first_NX = torch.cat([fields_NFd.flatten(1), numbers_NK.to(fields_NFd.dtype)], 1)
-        x_NX = first_NX
+        first_Nx = torch.cat([fields_NFd.flatten(1), numbers_Nm.to(fields_NFd.dtype)], 1)
+        x_Nx = first_Nx
         for linear in self.crosses:
             assert isinstance(linear, nn.Linear)
-            x_NX = cross(first_NX, x_NX, linear)
-        pooled_NP: Tensor = self.deep(x_NX)
+            x_Nx = cross(first_Nx, x_Nx, linear)
+        pooled_NP: Tensor = self.deep(x_Nx)
         return pooled_NP

@@ -10,14 +10,14 @@ The paper has Dice (eq. 9) instead of PReLU. Its statistics would let an impress
 on the rest of the batch. The null event's vector replaces the sum of a request without events.
 Pairs of candidate and event lie flat, so no history is padded.
 
-Letters: E events, Q requests, N candidates, P pairs, D token width, h inner width of the activation
+Letters: E events, Q requests, N candidates, p pairs, D token width, U inner width of the activation
 unit.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -36,6 +36,7 @@ from hemix.nn.history_ranges import HistoryRanges, rows_in_ranges
 from hemix.nn.inputs import Inputs
 from hemix.nn.layers import BlockLinear
 from hemix.nn.slots import HostIndex
+from hemix.nn.states import PER_EVENT
 
 __all__ = ["DIN", "ActivationUnit", "DINConfig", "Recent", "RequestState", "UserState"]
 
@@ -48,7 +49,7 @@ class Recent:
 
     events_ED: Tensor
     """The events that any request reads, a user's side by side"""
-    projected_Eh: Tensor
+    projected_EU: Tensor
     """Their summand of the unit's first layer"""
     first_Q: Tensor
     """int64: row of each request's oldest event"""
@@ -79,13 +80,13 @@ class ActivationUnit(nn.Module):
         rows, position = rows_in_ranges(ranges, users, events_ED.shape[0], device)
         chosen_ED = events_ED.index_select(0, rows)
         with torch.autocast(events_ED.device.type, enabled=False):
-            projected_Eh = F.linear(
+            projected_EU = F.linear(
                 chosen_ED, self.first.blocks["event"] + self.first.blocks["difference"]
             )
         first = position.index_select(
             0, to_device((ranges.begin_Q + 1).clamp(max=events_ED.shape[0] - 1), device)
         )
-        return Recent(events_ED=chosen_ED, projected_Eh=projected_Eh, first_Q=first, ranges=ranges)
+        return Recent(events_ED=chosen_ED, projected_EU=projected_EU, first_Q=first, ranges=ranges)
 
     def forward(self, recent: Recent, candidates_ND: Tensor, index: HostIndex) -> Tensor:
         """Return the sum [N, D] of what every candidate's request reads, weighed by the candidate.
@@ -101,61 +102,59 @@ class ActivationUnit(nn.Module):
         host_count_N = recent.ranges.lengths.index_select(0, index.values)
         pairs, count_N = int(host_count_N.sum()), to_device(host_count_N, device)
         first_N = recent.first_Q.index_select(0, to_device(index.values, device))
-        candidate_P = torch.repeat_interleave(count_N, output_size=pairs)
-        event_P = range_positions(first_N, count_N, pairs)
-        weight_P = self.weights(recent, event_P, candidates_ND, candidate_P).to(
+        candidate_p = torch.repeat_interleave(count_N, output_size=pairs)
+        event_p = range_positions(first_N, count_N, pairs)
+        weight_p = self.weights(recent, event_p, candidates_ND, candidate_p).to(
             recent.events_ED.dtype
         )
         sum_ND = F.embedding_bag(
-            event_P,
+            event_p,
             recent.events_ED,
             offsets_of(count_N),
             mode="sum",
-            per_sample_weights=weight_P,
+            per_sample_weights=weight_p,
             include_last_offset=True,
         )
         return sum_ND + (count_N == 0).unsqueeze(1) * recent.events_ED[0]
 
     def weights(
-        self, recent: Recent, event_P: Tensor, candidates_ND: Tensor, candidate_P: Tensor
+        self, recent: Recent, event_p: Tensor, candidates_ND: Tensor, candidate_p: Tensor
     ) -> Tensor:
-        """Return the weight a(e, t) of every pair of an event and a candidate, [P].
+        """Return the weight a(e, t) of every pair of an event and a candidate, [p].
 
         The first layer's columns of e, t and e - t are multiplied once per event and once per
         candidate, those of e * t once per pair.
 
         Args:
             recent: The events, with the first layer's products of each.
-            event_P: int64, the event of every pair: a row of ``recent``.
+            event_p: int64, the event of every pair: a row of ``recent``.
             candidates_ND: Candidate vectors.
-            candidate_P: int64, the candidate of every pair: a row of ``candidates_ND``.
+            candidate_p: int64, the candidate of every pair: a row of ``candidates_ND``.
         """
         blocks = self.first.blocks
         with torch.autocast(candidates_ND.device.type, enabled=False):
-            projected_Nh = F.linear(
+            projected_NU = F.linear(
                 candidates_ND, blocks["candidate"] - blocks["difference"], self.first.bias
             )
-            product_PD = recent.events_ED.index_select(0, event_P) * candidates_ND.index_select(
-                0, candidate_P
+            product_pD = recent.events_ED.index_select(0, event_p) * candidates_ND.index_select(
+                0, candidate_p
             )
-            inner_Ph = F.linear(product_PD, blocks["product"])
-        inner_Ph = (
-            inner_Ph
-            + recent.projected_Eh.index_select(0, event_P)
-            + projected_Nh.index_select(0, candidate_P)
+            inner_pU = F.linear(product_pD, blocks["product"])
+        inner_pU = (
+            inner_pU
+            + recent.projected_EU.index_select(0, event_p)
+            + projected_NU.index_select(0, candidate_p)
         )
-        weight_P1: Tensor = self.second(self.prelu(inner_Ph))
-        return weight_P1.squeeze(1)
+        weight_p1: Tensor = self.second(self.prelu(inner_pU))
+        return weight_p1.squeeze(1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class UserState:
     """What depends on users and their events alone."""
 
-    by_event: ClassVar[tuple[str, ...]] = ("events_ED",)
-
-    projected_RH: Tensor
-    events_ED: Tensor
+    projected_RU: Tensor
+    events_ED: Tensor = field(metadata=PER_EVENT)
     """[1 + E, D]: the null event, then the events"""
 
 
@@ -163,7 +162,7 @@ class UserState:
 class RequestState:
     """What depends on requests, not on candidates."""
 
-    projected_QH: Tensor
+    projected_QU: Tensor
     recent: Recent
 
 
@@ -202,7 +201,7 @@ class DIN(Ranker):
 
     def encode_user(self, inputs: Inputs) -> UserState:
         """Event vectors, the user's share of the deep network."""
-        return UserState(projected_RH=self.deep.project_user(inputs), events_ED=self.events(inputs))
+        return UserState(projected_RU=self.deep.project_user(inputs), events_ED=self.events(inputs))
 
     def encode_request(self, state: UserState, inputs: Inputs) -> RequestState:
         """Return the requests' history ranges and the events' products of the activation unit.
@@ -212,9 +211,9 @@ class DIN(Ranker):
             inputs: Inputs with the level ``request``.
         """
         ranges = HistoryRanges.of(inputs.batch, "both").newest(self.config.history_events)
-        recent = self.activation.recent(state.events_ED, ranges, state.projected_RH.shape[0])
+        recent = self.activation.recent(state.events_ED, ranges, state.projected_RU.shape[0])
         return RequestState(
-            projected_QH=self.deep.project_request(state.projected_RH, inputs), recent=recent
+            projected_QU=self.deep.project_request(state.projected_RU, inputs), recent=recent
         )
 
     def score(self, state: RequestState, inputs: Inputs) -> Tensor:
@@ -228,5 +227,5 @@ class DIN(Ranker):
         interest_ND = self.activation(
             state.recent, candidates_ND, HostIndex.of_candidates(inputs.batch)
         )
-        logits_NT: Tensor = self.deep(state.projected_QH, inputs, {"interest": interest_ND})
+        logits_NT: Tensor = self.deep(state.projected_QU, inputs, {"interest": interest_ND})
         return logits_NT

@@ -6,7 +6,7 @@ products of all distinct pairs among that vector and the fields. They go, concat
 vector, through the top MLP. Its last layers are the towers that all models share. Histories are
 pooled multi-valued features, as in the paper.
 
-Letters: N candidates, F fields, d width of a table, K numbers, P pooled width.
+Letters: N candidates, F fields, d width of a table, m numbers, P pooled width.
 """
 
 from __future__ import annotations
@@ -41,26 +41,27 @@ class DLRM(PooledRanker):
     def __init__(self, spec: InputSpec, config: DLRMConfig) -> None:
         super().__init__(spec, config)
         d, dropout, wide = config.embedding_size, config.dropout, hidden_width(config.token_width)
-        K, vectors = self.fields.numbers_count, self.fields.count + bool(self.fields.numbers_count)
-        self.bottom = Perceptron([K, config.tower_hidden, d], dropout) if K else None
-        self.alone = vectors == 1 and not K  # one field has no pair: it is read as it is
-        inputs = d if self.alone else vectors * (vectors - 1) // 2 + (d if K else 0)
+        numbers = self.fields.numbers_count
+        vectors = self.fields.count + bool(numbers)
+        self.bottom = Perceptron([numbers, config.tower_hidden, d], dropout) if numbers else None
+        self.alone = vectors == 1 and not numbers  # one field has no pair: it is read as it is
+        inputs = d if self.alone else vectors * (vectors - 1) // 2 + (d if numbers else 0)
         self.top = Perceptron([inputs] + [wide] * config.layers, dropout)
         self.heads = self.make_heads(wide)
 
-    def interact(self, fields_NFd: Tensor, numbers_NK: Tensor) -> Tensor:
+    def interact(self, fields_NFd: Tensor, numbers_Nm: Tensor) -> Tensor:
         """Take the dot products of all pairs and pass them through the top MLP.
 
         Args:
             fields_NFd: Fields of every candidate.
-            numbers_NK: Standardised numbers of every candidate, for the bottom MLP.
+            numbers_Nm: Standardised numbers of every candidate, for the bottom MLP.
 
         Returns:
             Pooled vectors [N, P].
         """
         parts = list[Tensor]()
         if self.bottom is not None:
-            dense_Nd = self.bottom(numbers_NK)
+            dense_Nd = self.bottom(numbers_Nm)
             fields_NFd = torch.cat([dense_Nd.unsqueeze(1), fields_NFd.to(dense_Nd.dtype)], 1)
             parts.append(dense_Nd)
         if self.alone:

@@ -3,7 +3,7 @@
 In the order in which data passes them, a file each:
 
 - hemix.models.hemix_config: the settings.
-- hemix.nn.tokenizer: all features, mixed, then cut into NS tokens.
+- hemix.nn.tokenizer: all features, mixed, then cut into NS (non-sequence) tokens.
 - hemix.nn.interests: queries Q = [dynamic ; fixed] read the global and the real-time history.
 - hemix.nn.mixer: X = [real-time ; global interests ; NS tokens] through HeteroMixer blocks.
 - hemix.nn.heads: the mean of the tokens to a logit per task.
@@ -16,8 +16,8 @@ Letters: R users, Q requests, N candidates, E events, T tasks, S tokens, D token
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +26,7 @@ from hemix.data.spec import InputSpec
 from hemix.models.base import Ranker
 from hemix.models.hemix_config import HeMixConfig
 from hemix.models.registry import register_model
-from hemix.nn.event_weights import Read, strongest_events
+from hemix.nn.event_weights import HistoryRead, strongest_events
 from hemix.nn.events import EventEncoder
 from hemix.nn.heads import Heads
 from hemix.nn.histories import event_times
@@ -34,10 +34,11 @@ from hemix.nn.history_state import HistoryState
 from hemix.nn.inputs import Inputs, level_widths
 from hemix.nn.interests import HistoryInterest
 from hemix.nn.layers import make_norm
-from hemix.nn.mixer import Block, HeteroFFN, HeteroInteraction
+from hemix.nn.mixer import HeteroFFN, HeteroInteraction, MixerBlock
 from hemix.nn.mixing import SelfAttention, TokenMixing
 from hemix.nn.pooled import PooledState
 from hemix.nn.products import FieldProducts
+from hemix.nn.states import PER_EVENT
 from hemix.nn.tokenizer import Tokenizer
 
 __all__ = ["HeMix", "RequestState", "UserState", "make_block"]
@@ -50,16 +51,14 @@ class UserState:
     Row 0 of the events is the null event, row e + 1 is event e.
     """
 
-    by_event: ClassVar[tuple[str, ...]] = ("event_time_ms", "events_ED", "global_keys_values")
-
-    projected_RH: Tensor
+    projected_RU: Tensor
     """The user's columns of the tokeniser's first layer"""
-    event_time_ms: Tensor
+    event_time_ms: Tensor = field(metadata=PER_EVENT)
     """int64 [1 + E]"""
-    events_ED: Tensor
+    events_ED: Tensor = field(metadata=PER_EVENT)
     """[1 + E, D]: event vectors"""
-    global_keys_values: Tensor | None
-    """[1 + E, 2 D], where requests come later; a whole batch projects only what it needs"""
+    global_keys_values: Tensor | None = field(default=None, metadata=PER_EVENT)
+    """[1 + E, 2 D], in a kept state; a whole batch projects only what it needs"""
     fields: PooledState | None
     """Pooled fields, from which products are made; None: the model has none"""
 
@@ -68,7 +67,7 @@ class UserState:
 class RequestState:
     """What depends on requests, not on candidates."""
 
-    projected_QH: Tensor
+    projected_QU: Tensor
     """All columns of the tokeniser's first layer but the candidate's"""
     fields_QFd: Tensor | None
     """The request's side of the candidates' products; None: the model has none"""
@@ -139,7 +138,7 @@ class HeMix(Ranker):
         return list(self.blocks)
 
     def encode_user(self, inputs: Inputs) -> UserState:
-        """Event vectors, global keys and values, the user's partial product of the tokeniser."""
+        """Event vectors and the user's partial product of the tokeniser."""
         return self.encode_history(self.events(inputs), inputs)
 
     def encode_history(self, events_ED: Tensor, inputs: Inputs) -> UserState:
@@ -150,16 +149,19 @@ class HeMix(Ranker):
             inputs: Inputs with the level ``user``.
         """
         assert inputs.user_RW is not None, "encode_user needs the level user"
-        time_ms, keep = event_times(inputs.batch), inputs.context_QW is None
         return UserState(
-            projected_RH=self.tokenizer.project_user(inputs.user_RW),
-            event_time_ms=time_ms,
+            projected_RU=self.tokenizer.project_user(inputs.user_RW),
+            event_time_ms=event_times(inputs.batch),
             events_ED=events_ED,
-            global_keys_values=(
-                self.global_.keys_values(events_ED, time_ms) if keep and self.global_ else None
-            ),
             fields=self.products.of_users(inputs) if self.products else None,
         )
+
+    def keep_user(self, state: UserState) -> UserState:
+        """Return the state with the keys and values of the global history."""
+        if self.global_ is None:
+            return state
+        keys_values = self.global_.keys_values(state.events_ED, state.event_time_ms)
+        return replace(state, global_keys_values=keys_values)
 
     def encode_request(self, state: UserState, inputs: Inputs) -> RequestState:
         """Return what the requests see of the histories, and their fixed interests.
@@ -174,7 +176,7 @@ class HeMix(Ranker):
         global_ = realtime = fields_QFd = None
         crossed = dict[str, Tensor]()
         if self.realtime is not None:
-            users = state.projected_RH.shape[0]
+            users = state.projected_RU.shape[0]
             realtime = layout.realtime_state(self.realtime, state.events_ED, time_ms, users)
         if self.global_ is not None:
             global_ = layout.global_state(
@@ -185,8 +187,8 @@ class HeMix(Ranker):
                 state.fields, inputs
             )
         return RequestState(
-            projected_QH=self.tokenizer.project_request(
-                state.projected_RH, batch.user_index, inputs.context_QW, crossed
+            projected_QU=self.tokenizer.project_request(
+                state.projected_RU, batch.user_index, inputs.context_QW, crossed
             ),
             fields_QFd=fields_QFd,
             fixed_realtime_QfD=self.realtime.fixed(realtime, requests)
@@ -260,7 +262,7 @@ class HeMix(Ranker):
         if self.products is not None and state.fields_QFd is not None:
             crossed["candidate_products"] = self.products.of_candidates(state.fields_QFd, inputs)
         tokens_NnD: Tensor = self.tokenizer(
-            state.projected_QH,
+            state.projected_QU,
             batch.request_index,
             inputs.item_IW,
             batch.item_index,
@@ -270,7 +272,7 @@ class HeMix(Ranker):
         return tokens_NnD
 
     def event_weights(
-        self, state: RequestState, inputs: Inputs, count: int, extra: int | None = None
+        self, state: RequestState, inputs: Inputs, count: int, always_include: int | None = None
     ) -> tuple[Tensor, Tensor] | None:
         """Return the events of most weight to the dynamic queries of both histories.
 
@@ -278,26 +280,27 @@ class HeMix(Ranker):
             state: The request state.
             inputs: The request's inputs.
             count: How many events to return.
-            extra: The position of an event that gets an additional column if it is not among them.
+            always_include: The position of an event that gets a column of its own, the last, with
+                weight 0 where it is among the others.
 
         Returns:
-            Positions int64 [N, count], -1 for none, and weights [N, count], falling. None without
-            dynamic queries.
+            Positions and weights, as :meth:`Ranker.event_weights` gives them. None without dynamic
+            queries.
         """
         if not self.config.dynamic_queries:
             return None
         queries = self._dynamic_queries(self._ns_tokens(state, inputs))
         reads = [
-            Read(interest=interest, history=history, queries_NnD=queries_NnD)
+            HistoryRead(interest=interest, history=history, queries_NnD=queries_NnD)
             for interest, history, queries_NnD in zip(
                 (self.global_, self.realtime), (state.global_, state.realtime), queries, strict=True
             )
             if interest is not None and history is not None
         ]
-        return strongest_events(reads, inputs.batch, count, extra)
+        return strongest_events(reads, inputs.batch, count, always_include)
 
 
-def make_block(config: HeMixConfig) -> Block:
+def make_block(config: HeMixConfig) -> MixerBlock:
     """Return a block: the interaction that ``block`` names, and the networks that ``ffn`` names."""
     groups = {
         "per_token": (1,) * config.tokens,
@@ -311,7 +314,7 @@ def make_block(config: HeMixConfig) -> Block:
         activation=config.ffn_activation,
         dropout=config.dropout,
     )
-    return Block(
+    return MixerBlock(
         _interaction(config),
         ffn,
         width=config.token_width,

@@ -43,9 +43,9 @@ from hemix.data.spec import MISSING, UNKNOWN, InputSpec, LevelSpec
 from hemix.errors import MissingExtra, SettingsError
 from hemix.models.base import ModelConfig
 from hemix.models.registry import register_model
-from hemix.models.states import join_states
 from hemix.nn.heads import log_probabilities, loss_sums, probabilities
 from hemix.nn.inputs import LEVELS, Inputs
+from hemix.nn.states import join_states
 
 __all__ = ["CATEGORIES_MAX", "LightGBM", "LightGBMConfig", "feature_kinds", "load_lightgbm"]
 
@@ -116,7 +116,7 @@ class LightGBM:
         tasks = len(spec.tasks)
         self.platt_scaling = torch.tensor([[1.0], [0.0]]).repeat(1, tasks)
         """Slope and shift of every task's logits, [2, T]"""
-        self._texts = [torch.empty(0, dtype=torch.uint8) for _ in range(tasks)]
+        self._booster_texts = [torch.empty(0, dtype=torch.uint8) for _ in range(tasks)]
         """Each booster as LightGBM's text, in bytes"""
         self._boosters: list[Any] | None = None
 
@@ -227,13 +227,23 @@ class LightGBM:
         funnel = self.config.funnel
         return loss_sums(logits_NT, batch.labels, batch.weights, self.spec, funnel)
 
+    def keep_user(self, state: Tensor) -> Tensor:
+        """Return the state unchanged: it is complete."""
+        return state
+
     def join_users(self, states: Sequence[Tensor]) -> Tensor:
         """Return several users' rows."""
         joined: Tensor = join_states(states)
         return joined
 
     def extend_user(self, state: Tensor, new: Tensor, order: Tensor) -> Tensor:  # noqa: ARG002
-        """Return the user's row unchanged: it does not depend on events."""
+        """Return the user's row unchanged: it does not depend on events.
+
+        Args:
+            state: The user's row [1, columns].
+            new: The row of the new events.
+            order: int64 [E], the events to keep.
+        """
         return state
 
     def event_weights(
@@ -241,9 +251,16 @@ class LightGBM:
         state: Tensor,  # noqa: ARG002
         inputs: Inputs,  # noqa: ARG002
         count: int,  # noqa: ARG002
-        extra: int | None = None,  # noqa: ARG002
+        always_include: int | None = None,  # noqa: ARG002
     ) -> None:
-        """Return None: trees weigh no events."""
+        """Return None: trees weigh no events.
+
+        Args:
+            state: The request state.
+            inputs: The request's inputs.
+            count: How many events are asked for.
+            extra: A further event; None without one.
+        """
         return
 
     @torch.no_grad()
@@ -298,15 +315,15 @@ class LightGBM:
     def set_trees(self, texts: Sequence[str]) -> None:
         """Take the boosters of all tasks, each as LightGBM's text."""
         for task, text in enumerate(texts):
-            self._texts[task] = torch.from_numpy(
+            self._booster_texts[task] = torch.from_numpy(
                 np.frombuffer(text.encode(), dtype=np.uint8).copy()
             )
         self._boosters = None
 
     def dense_tensors(self) -> dict[str, Tensor]:
         """Return the boosters' texts and the scaling of their logits."""
-        trees = {_tensor_name(task): text for task, text in enumerate(self._texts)}
-        return {**trees, "line": self.platt_scaling}
+        trees = {_tensor_name(task): text for task, text in enumerate(self._booster_texts)}
+        return {**trees, "line": self.platt_scaling}  # the name in the files of run folders
 
     def table_tensors(self) -> dict[str, Tensor]:
         """Return tables without columns: a run folder lists every table."""
@@ -317,14 +334,14 @@ class LightGBM:
         for task in range(len(self.spec.tasks)):
             shape = shapes.get(_tensor_name(task), ())
             if len(shape) == 1:
-                self._texts[task] = torch.empty(shape, dtype=torch.uint8)
+                self._booster_texts[task] = torch.empty(shape, dtype=torch.uint8)
         self._boosters = None
 
     def boosters(self) -> list[Any]:
         """LightGBM's boosters, one a task; empty before there are trees. Raises MissingExtra,
         SettingsError."""
         if self._boosters is None:
-            texts = [text.numpy().tobytes().decode() for text in self._texts]
+            texts = [text.numpy().tobytes().decode() for text in self._booster_texts]
             if not all(texts):
                 return []
             module = load_lightgbm()

@@ -15,13 +15,13 @@ and whether it is real time (the paper's sequence-type indicator). The output pr
 The heads read the NS-tokens, so S-tokens of the top layer give only keys and values.
 
 Letters: E events, Q requests, N candidates, S NS-tokens, D token width, H heads, d = D / H. In a
-group: B requests, K candidates a request, W S-tokens, the newest last, G >= W of the layer before.
+group: B requests, K candidates a request, L S-tokens, the newest last, w <= L of them that go on.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -42,6 +42,7 @@ from hemix.nn.init import WeightInit
 from hemix.nn.inputs import Inputs, level_widths
 from hemix.nn.layers import GroupedLinear, NormKind
 from hemix.nn.slots import HostIndex, from_slots, slots, to_slots
+from hemix.nn.states import PER_EVENT
 from hemix.nn.tokenizer import Tokenizer
 
 __all__ = ["OneTrans", "OneTransBlock", "OneTransConfig", "RequestState", "UserState", "pyramid"]
@@ -83,11 +84,9 @@ class OneTransConfig(SizedConfig):
 class UserState:
     """What depends on users and their events alone."""
 
-    by_event: ClassVar[tuple[str, ...]] = ("events_ED",)
-
-    projected_RH: Tensor
+    projected_RU: Tensor
     """The user's columns of the tokeniser's first layer"""
-    events_ED: Tensor
+    events_ED: Tensor = field(metadata=PER_EVENT)
     """[1 + E, D]: the null event, then the events"""
 
 
@@ -95,8 +94,8 @@ class UserState:
 class _Sequence:
     """One layer's S-tokens of a group, as keys and values."""
 
-    keys_values_BG2D: Tensor
-    valid_BG: Tensor
+    keys_values_BL2D: Tensor
+    valid_BL: Tensor
     """bool: False where a shorter history is padded, in front"""
 
 
@@ -104,7 +103,7 @@ class _Sequence:
 class RequestState:
     """What depends on requests, not on candidates."""
 
-    projected_QH: Tensor
+    projected_QU: Tensor
     groups: list[Group]
     sequences: list[list[_Sequence]]
     """By layer, then by group"""
@@ -149,37 +148,37 @@ class OneTransBlock(nn.Module):
         self.second_ns = GroupedLinear(tokens, inner, width)
         self.dropout = nn.Dropout(config.dropout)
 
-    def sequence(self, x_BGD: Tensor, valid_BG: Tensor) -> _Sequence:
+    def sequence(self, x_BLD: Tensor, valid_BL: Tensor) -> _Sequence:
         """Return keys and values of the S-tokens.
 
         Args:
-            x_BGD: S-tokens.
-            valid_BG: bool, False for padding.
+            x_BLD: S-tokens.
+            valid_BL: bool, False for padding.
         """
         return _Sequence(
-            keys_values_BG2D=self.key_value_s(self.norm_attention(x_BGD)), valid_BG=valid_BG
+            keys_values_BL2D=self.key_value_s(self.norm_attention(x_BLD)), valid_BL=valid_BL
         )
 
-    def forward_s(self, x_BGD: Tensor, sequence: _Sequence, queries: int) -> Tensor:
-        """Return the newest W = min(queries, G) S-tokens after this layer, [B, W, D].
+    def forward_s(self, x_BLD: Tensor, sequence: _Sequence, queries: int) -> Tensor:
+        """Return the newest w = min(queries, L) S-tokens after this layer, [B, w, D].
 
         Args:
-            x_BGD: S-tokens before this layer.
+            x_BLD: S-tokens before this layer.
             sequence: Their keys and values.
             queries: How many of the newest issue queries.
         """
         assert self.query_s is not None and self.ffn_s is not None, (
             "nothing reads the S-tokens of the top layer"
         )
-        x_BWD = x_BGD[:, -queries:]
-        seen_BWG = _causal(sequence.valid_BG, x_BWD.shape[1])
-        q_BHWd = self._by_head(self.query_s(self.norm_attention(x_BWD)))
-        keys_BHGd, values_BHGd = (self._by_head(x) for x in sequence.keys_values_BG2D.chunk(2, 2))
-        read_BHWd = F.scaled_dot_product_attention(
-            q_BHWd, keys_BHGd, values_BHGd, attn_mask=seen_BWG.unsqueeze(1)
+        x_BwD = x_BLD[:, -queries:]
+        seen_BwL = _causal(sequence.valid_BL, x_BwD.shape[1])
+        q_BHwd = self._by_head(self.query_s(self.norm_attention(x_BwD)))
+        keys_BHLd, values_BHLd = (self._by_head(x) for x in sequence.keys_values_BL2D.chunk(2, 2))
+        read_BHwd = F.scaled_dot_product_attention(
+            q_BHwd, keys_BHLd, values_BHLd, attn_mask=seen_BwL.unsqueeze(1)
         )
-        x_BWD = x_BWD + self.dropout(self.output(read_BHWd.transpose(1, 2).flatten(2)))
-        out: Tensor = x_BWD + self.dropout(self.ffn_s(self.norm_ffn(x_BWD)))
+        x_BwD = x_BwD + self.dropout(self.output(read_BHwd.transpose(1, 2).flatten(2)))
+        out: Tensor = x_BwD + self.dropout(self.ffn_s(self.norm_ffn(x_BwD)))
         return out
 
     def forward_ns(
@@ -214,7 +213,7 @@ class OneTransBlock(nn.Module):
         )
         return out
 
-    def _attend_ns(self, qkv_BKSx: Tensor, keys_values_BG2D: Tensor, valid_BG: Tensor) -> Tensor:
+    def _attend_ns(self, qkv_BKSx: Tensor, keys_values_BL2D: Tensor, valid_BL: Tensor) -> Tensor:
         """[B, 1, K, S * D]: one softmax over the request's S-tokens and the candidate's own
         NS-tokens."""
         B, K, S, x = qkv_BKSx.shape
@@ -223,21 +222,21 @@ class OneTransBlock(nn.Module):
             part.view(B, K, S, self.heads, -1).permute(0, 3, 1, 2, 4)
             for part in torch.split(qkv_BKSx, D, 3)
         )
-        keys_BHGd, values_BHGd = (self._by_head(part) for part in keys_values_BG2D.chunk(2, 2))
+        keys_BHLd, values_BHLd = (self._by_head(part) for part in keys_values_BL2D.chunk(2, 2))
         q = q * (D // self.heads) ** -0.5
-        to_s_BHKSG = (q.flatten(2, 3) @ keys_BHGd.transpose(2, 3)).view(B, self.heads, K, S, -1)
-        to_s_BHKSG = to_s_BHKSG.masked_fill(~valid_BG[:, None, None, None], -torch.inf)
+        to_s_BHKSL = (q.flatten(2, 3) @ keys_BHLd.transpose(2, 3)).view(B, self.heads, K, S, -1)
+        to_s_BHKSL = to_s_BHKSL.masked_fill(~valid_BL[:, None, None, None], -torch.inf)
         later_SS = torch.ones(S, S, dtype=torch.bool, device=q.device).triu(1)
         to_ns_BHKSS = (q @ k.transpose(3, 4)).masked_fill(later_SS, -torch.inf)
-        weights = torch.cat([to_s_BHKSG, to_ns_BHKSS], 4).softmax(4)
-        of_s, of_ns = torch.split(weights, [to_s_BHKSG.shape[4], S], 4)
-        read_BHKSd = (of_s.flatten(2, 3) @ values_BHGd).view(B, self.heads, K, S, -1) + of_ns @ v
+        weights = torch.cat([to_s_BHKSL, to_ns_BHKSS], 4).softmax(4)
+        of_s, of_ns = torch.split(weights, [to_s_BHKSL.shape[4], S], 4)
+        read_BHKSd = (of_s.flatten(2, 3) @ values_BHLd).view(B, self.heads, K, S, -1) + of_ns @ v
         out: Tensor = read_BHKSd.permute(0, 2, 3, 1, 4).reshape(B, 1, K, S * D)
         return out
 
-    def _by_head(self, x_BWD: Tensor) -> Tensor:
-        """[B, W, D] -> [B, H, W, d]"""
-        return x_BWD.view(*x_BWD.shape[:2], self.heads, -1).transpose(1, 2)
+    def _by_head(self, x_BwD: Tensor) -> Tensor:
+        """[B, w, D] -> [B, H, w, d]"""
+        return x_BwD.view(*x_BwD.shape[:2], self.heads, -1).transpose(1, 2)
 
 
 @register_model("onetrans")
@@ -276,7 +275,7 @@ class OneTrans(Ranker):
         """Event vectors, the user's share of the tokeniser."""
         assert inputs.user_RW is not None, "encode_user needs the level user"
         return UserState(
-            projected_RH=self.tokenizer.project_user(inputs.user_RW), events_ED=self.events(inputs)
+            projected_RU=self.tokenizer.project_user(inputs.user_RW), events_ED=self.events(inputs)
         )
 
     def encode_request(self, state: UserState, inputs: Inputs) -> RequestState:
@@ -293,24 +292,24 @@ class OneTrans(Ranker):
         sequences: list[list[_Sequence]] = [[] for _ in self.blocks]
         for group in groups:
             requests = group.requests_BC[:, 0]
-            x_BGD, valid_BG = self._tokens(
+            x_BLD, valid_BL = self._tokens(
                 state.events_ED,
                 to_device(batch.cpu_batch.history_ranges[requests], device),
                 group.rows_BL.shape[1],
             )
             for layer, (block, queries) in enumerate(zip(self.blocks, self.queries, strict=True)):
                 assert isinstance(block, OneTransBlock)
-                sequence = block.sequence(x_BGD, valid_BG)
+                sequence = block.sequence(x_BLD, valid_BL)
                 sequences[layer].append(sequence)
                 if layer + 1 < len(self.blocks):
-                    x_BGD, valid_BG = (
-                        block.forward_s(x_BGD, sequence, queries),
-                        valid_BG[:, -queries:],
+                    x_BLD, valid_BL = (
+                        block.forward_s(x_BLD, sequence, queries),
+                        valid_BL[:, -queries:],
                     )
-        projected_QH = self.tokenizer.project_request(
-            state.projected_RH, batch.user_index, inputs.context_QW
+        projected_QU = self.tokenizer.project_request(
+            state.projected_RU, batch.user_index, inputs.context_QW
         )
-        return RequestState(projected_QH=projected_QH, groups=groups, sequences=sequences)
+        return RequestState(projected_QU=projected_QU, groups=groups, sequences=sequences)
 
     def score(self, state: RequestState, inputs: Inputs) -> Tensor:
         """Pass the NS-tokens through all layers; return logits [N, T].
@@ -324,7 +323,7 @@ class OneTrans(Ranker):
         )
         batch = inputs.batch
         ns_NSD = self.tokenizer(
-            state.projected_QH,
+            state.projected_QU,
             batch.request_index,
             inputs.item_IW,
             batch.item_index,
@@ -335,7 +334,7 @@ class OneTrans(Ranker):
             layout = slots(
                 state.groups,
                 HostIndex.of_candidates(batch),
-                state.projected_QH.shape[0],
+                state.projected_QU.shape[0],
                 x_SND.device,
             )
             for block, sequences in zip(self.blocks, state.sequences, strict=True):
@@ -353,23 +352,23 @@ class OneTrans(Ranker):
         request, the newest last, padded
         in front."""
         begin_B1, middle_B1, end_B1 = visible_B3.unsqueeze(2).unbind(1)
-        position_BG = end_B1 + torch.arange(
+        position_BL = end_B1 + torch.arange(
             -width, 0, device=end_B1.device
         )  # the null event's is begin - 1
-        rows_BG = (position_BG + 1).masked_fill(position_BG < begin_B1, 0)
-        realtime_BG = (position_BG >= middle_B1) & (position_BG >= begin_B1)
-        part_BGD = torch.where(realtime_BG.unsqueeze(2), self.part[1], self.part[0])
-        tokens_BGD = events_ED.index_select(0, rows_BG.flatten()).view(*rows_BG.shape, -1)
-        return tokens_BGD + part_BGD, position_BG >= begin_B1 - 1
+        rows_BL = (position_BL + 1).masked_fill(position_BL < begin_B1, 0)
+        realtime_BL = (position_BL >= middle_B1) & (position_BL >= begin_B1)
+        part_BLD = torch.where(realtime_BL.unsqueeze(2), self.part[1], self.part[0])
+        tokens_BLD = events_ED.index_select(0, rows_BL.flatten()).view(*rows_BL.shape, -1)
+        return tokens_BLD + part_BLD, position_BL >= begin_B1 - 1
 
 
-def _causal(valid_BG: Tensor, queries: int) -> Tensor:
-    """bool [B, queries, G]: which of the G tokens each of the last ``queries`` reads: itself
+def _causal(valid_BL: Tensor, queries: int) -> Tensor:
+    """bool [B, queries, L]: which of the L tokens each of the last ``queries`` reads: itself
     (padding reads nothing else), and the valid
     ones before it."""
-    position = torch.arange(valid_BG.shape[1], device=valid_BG.device)
+    position = torch.arange(valid_BL.shape[1], device=valid_BL.device)
     query = position[-queries:].unsqueeze(1)
-    return ((position < query) & valid_BG.unsqueeze(1)) | (position == query)
+    return ((position < query) & valid_BL.unsqueeze(1)) | (position == query)
 
 
 def _tiles(
@@ -378,7 +377,7 @@ def _tiles(
     """A group's requests in pieces: (projected NS-tokens [b, K, S, 3 D], keys and values,
     valid)."""
     B, _, K, _ = qkv_B1Kx.shape
-    each = heads * K * tokens * (sequence.valid_BG.shape[1] + tokens)
+    each = heads * K * tokens * (sequence.valid_BL.shape[1] + tokens)
     step = max(1, _SCORES_AT_ONCE // max(each, 1))
-    whole = (qkv_B1Kx.view(B, K, tokens, -1), sequence.keys_values_BG2D, sequence.valid_BG)
+    whole = (qkv_B1Kx.view(B, K, tokens, -1), sequence.keys_values_BL2D, sequence.valid_BL)
     return zip(*(torch.split(part, step) for part in whole), strict=True)

@@ -1,6 +1,6 @@
 """A base for the models that read histories as pooled fields.
 
-Letters: N candidates, F fields, d width of a table, K numbers, P pooled width.
+Letters: N candidates, F fields, d width of a table, m numbers, P pooled width.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ class PooledRanker(Ranker):
         return Heads(self.spec, pooled, self.config.tower_hidden, self.config.dropout)
 
     @abstractmethod
-    def interact(self, fields_NFd: Tensor, numbers_NK: Tensor) -> Tensor:
+    def interact(self, fields_NFd: Tensor, numbers_Nm: Tensor) -> Tensor:
         """Return the towers' input, [N, P].
 
         Args:
             fields_NFd: Fields of every candidate, with those of its request and user.
-            numbers_NK: Standardised numbers of the same.
+            numbers_Nm: Standardised numbers of the same.
         """
 
     def encode_user(self, inputs: Inputs) -> PooledState:

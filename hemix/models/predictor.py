@@ -87,6 +87,10 @@ class Predictor(Protocol):
         """
         ...
 
+    def keep_user(self, state: Any) -> Any:
+        """Return the user state with what every later request would compute again."""
+        ...
+
     def join_users(self, states: Sequence[Any]) -> Any:
         """Return kept states of several users as one."""
         ...
@@ -103,7 +107,7 @@ class Predictor(Protocol):
         ...
 
     def event_weights(
-        self, state: Any, inputs: Inputs, count: int, extra: int | None = None
+        self, state: Any, inputs: Inputs, count: int, always_include: int | None = None
     ) -> tuple[Tensor, Tensor] | None:
         """Return the events that drew the candidates' attention most.
 
@@ -111,11 +115,13 @@ class Predictor(Protocol):
             state: The request state.
             inputs: The request's inputs.
             count: How many events to return.
-            extra: The position of an event that gets an additional column if it is not among them.
+            always_include: The position of an event that gets a column of its own, the last, with
+                weight 0 where it is among the others.
 
         Returns:
-            Positions int64 [N, count], -1 for none, and weights [N, count], falling. None if the
-            model weighs no events by candidate.
+            Positions int64 [N, count], with ``always_include`` [N, count + 1]; -1 for none. Weights
+            of the same shape; the first ``count`` fall. None if the model weighs no events by
+            candidate.
         """
         ...
 

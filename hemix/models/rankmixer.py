@@ -1,7 +1,7 @@
 """RankMixer: semantic tokens, a permutation that mixes them, a network per token (Zhu et al. 2025,
 arXiv 2507.15551).
 
-- Tokens (equation 2): all embeddings, group by group, are concatenated and cut into T equal pieces,
+- Tokens (equation 2): all embeddings, group by group, are concatenated and cut into S equal pieces,
   each mapped to a token by a projection of its own. The groups: user, context, pooled global
   history, pooled real-time history, item, crosses, the output of the sequence module, numbers;
   zeros fill the last piece.
@@ -12,17 +12,17 @@ arXiv 2507.15551).
   3 to 5 (`hemix.nn.mixing`), the network per token in equations 6 to 8.
 - The mean over tokens goes to the towers that all models share.
 
-T is the largest divisor of the token width that is at most ``tokens``, since the paper has as many
+S is the largest divisor of the token width that is at most ``tokens``, since the paper has as many
 heads as tokens.
 
-Letters: N candidates, Q requests, E events, F fields, d width of a table, K numbers, T tokens
-(tasks of logits), D token width, X width of all embeddings together.
+Letters: N candidates, Q requests, E events, F fields, d width of a table, m numbers, S tokens,
+T tasks, D token width.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -41,9 +41,10 @@ from hemix.nn.history_state import HistoryState
 from hemix.nn.inputs import Inputs
 from hemix.nn.interests import HistoryInterest
 from hemix.nn.layers import GroupedLinear, NormKind, make_norm
-from hemix.nn.mixer import Block, FFNActivation, HeteroFFN, NormPosition
+from hemix.nn.mixer import FFNActivation, HeteroFFN, MixerBlock, NormPosition
 from hemix.nn.mixing import TokenMixing
 from hemix.nn.pooled import PooledFields, PooledState
+from hemix.nn.states import PER_EVENT
 from hemix.nn.time_encoding import TimeEncoding
 
 __all__ = ["RankMixer", "RankMixerConfig", "RequestState", "UserState", "tokens_count"]
@@ -53,15 +54,13 @@ __all__ = ["RankMixer", "RankMixerConfig", "RequestState", "UserState", "tokens_
 class UserState:
     """What depends on users and their events alone."""
 
-    by_event: ClassVar[tuple[str, ...]] = ("event_time_ms", "events_ED", "global_keys_values")
-
     pooled: PooledState
-    event_time_ms: Tensor
+    event_time_ms: Tensor = field(metadata=PER_EVENT)
     """int64 [1 + E]"""
-    events_ED: Tensor
+    events_ED: Tensor = field(metadata=PER_EVENT)
     """[1 + E, D]"""
-    global_keys_values: Tensor | None
-    """[1 + E, 2 D], where the state is kept for requests to come"""
+    global_keys_values: Tensor | None = field(default=None, metadata=PER_EVENT)
+    """[1 + E, 2 D], in a kept state"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +81,7 @@ class RankMixerConfig(SizedConfig):
 
     name: Literal["rankmixer"] = "rankmixer"
     tokens: Count = 24
-    """The most tokens: T is the largest divisor of ``token_width`` that is no larger."""
+    """The most tokens: S is the largest divisor of ``token_width`` that is no larger."""
     attention_heads: Count = 2
     """Heads of the target attention."""
     time_encoding: TimeEncoding = "bias"
@@ -100,7 +99,7 @@ class RankMixerConfig(SizedConfig):
 
 
 def tokens_count(config: RankMixerConfig) -> int:
-    """Return T."""
+    """Return S."""
     return max(t for t in range(1, config.tokens + 1) if config.token_width % t == 0)
 
 
@@ -136,7 +135,7 @@ class RankMixer(Ranker):
         )
         self.heads = Heads(spec, D, config.tower_hidden, config.dropout)
 
-    def _block(self) -> Block:
+    def _block(self) -> MixerBlock:
         config = self.config
         ffn = HeteroFFN(
             (1,) * self.tokens,
@@ -145,7 +144,7 @@ class RankMixer(Ranker):
             activation=config.ffn_activation,
             dropout=config.dropout,
         )
-        return Block(
+        return MixerBlock(
             TokenMixing(),
             ffn,
             width=config.token_width,
@@ -155,16 +154,18 @@ class RankMixer(Ranker):
         )
 
     def encode_user(self, inputs: Inputs) -> UserState:
-        """Pooled fields, event vectors, global keys and values."""
-        time_ms, events_ED = event_times(inputs.batch), self.events(inputs)
+        """Pooled fields and event vectors."""
+        events_ED = self.events(inputs)
         return UserState(
             pooled=self.fields.of_users(inputs),
-            event_time_ms=time_ms,
+            event_time_ms=event_times(inputs.batch),
             events_ED=events_ED,
-            global_keys_values=self.global_.keys_values(events_ED, time_ms)
-            if inputs.context_QW is None
-            else None,
         )
+
+    def keep_user(self, state: UserState) -> UserState:
+        """Return the state with the keys and values of the global history."""
+        keys_values = self.global_.keys_values(state.events_ED, state.event_time_ms)
+        return replace(state, global_keys_values=keys_values)
 
     def encode_request(self, state: UserState, inputs: Inputs) -> RequestState:
         """Return pooled histories, and the histories laid out for attention.
@@ -189,23 +190,23 @@ class RankMixer(Ranker):
             inputs: Inputs with the level ``candidate``.
         """
         batch, index = inputs.batch, inputs.layout.candidates
-        fields_NFd, numbers_NK = self.fields.of_candidates(state.pooled, inputs)
-        candidate_NCd = fields_NFd[:, self.fields.request_count :]
-        query_N1D = self.target(candidate_NCd.flatten(1)).unsqueeze(1)
+        fields_NFd, numbers_Nm = self.fields.of_candidates(state.pooled, inputs)
+        candidate_Ncd = fields_NFd[:, self.fields.request_count :]
+        query_N1D = self.target(candidate_Ncd.flatten(1)).unsqueeze(1)
         interests = [
             self.global_.dynamic(state.global_, query_N1D, index).flatten(1),
             self.realtime.dynamic(state.realtime, query_N1D, index).flatten(1),
         ]
-        x_TND = self.tokenize(torch.cat([fields_NFd.flatten(1), *interests, numbers_NK], 1))
+        x_SND = self.tokenize(torch.cat([fields_NFd.flatten(1), *interests, numbers_Nm], 1))
         for block in self.blocks:
-            x_TND = block(x_TND)
-        logits_NT: Tensor = self.heads(self.norm_out(x_TND).mean(0), batch.bias)
+            x_SND = block(x_SND)
+        logits_NT: Tensor = self.heads(self.norm_out(x_SND).mean(0), batch.bias)
         return logits_NT
 
-    def tokenize(self, row_NX: Tensor) -> Tensor:
-        """[N, X] -> [T, N, D]: token t is a projection of section t of the row."""
-        sections_NTx = F.pad(row_NX, (0, -self.width % self.tokens)).view(
+    def tokenize(self, row_Nx: Tensor) -> Tensor:
+        """[N, x] -> [S, N, D]: token t is a projection of section t of the row."""
+        sections_NSx = F.pad(row_Nx, (0, -self.width % self.tokens)).view(
             -1, self.tokens, self.project.weight.shape[1]
         )
-        tokens_TND: Tensor = self.project(sections_NTx.transpose(0, 1))
-        return tokens_TND
+        tokens_SND: Tensor = self.project(sections_NSx.transpose(0, 1))
+        return tokens_SND

@@ -98,7 +98,8 @@ def register_model(name: str) -> Callable[[type[P]], type[P]]:
         if not (inspect.isclass(config) and issubclass(config, ModelConfig)):
             raise SettingsError(
                 f"model {name!r}: {model.__name__} has no Config, a subclass of "
-                "hemix.models.base.ModelConfig"
+                "hemix.models.base.ModelConfig",
+                field=name,
             )
         before = _entries.get(name)
         if before is None and model.__module__.partition(".")[0] != "hemix":
@@ -106,7 +107,11 @@ def register_model(name: str) -> Callable[[type[P]], type[P]]:
             before = _entries.get(name)
         if before is not None and not _same(before.model, model):
             owner = f"{before.model.__module__}.{before.model.__qualname__}"
-            raise SettingsError(f"the model name {name!r} is taken by {owner}: choose another name")
+            raise SettingsError(
+                f"the model name {name!r} is taken by {owner}: choose another name",
+                code="name_taken",
+                field=name,
+            )
         _entries[name] = ModelEntry(name=name, model=model, config=config)
         return model
 
@@ -127,6 +132,7 @@ def find_model(name: str) -> ModelEntry:
             raise SettingsError(
                 f"model.name: {name!r} is taken by {entry.model.__module__} and by an installed "
                 f"package ({entry_point.value}): remove one",
+                code="name_taken",
                 field="model.name",
             )
         _load(entry_point)
@@ -193,10 +199,14 @@ def import_file(path: str | Path) -> list[ModelEntry]:
         for key in set(_entries) - before:
             del _entries[key]
         if isinstance(error, HemixError):
-            raise UsageError(f"--import {path}: {error}", field="--import") from error
+            raise UsageError(
+                f"--import {path}: {error}", code=error.code, field="--import"
+            ) from error
         if isinstance(error, KeyboardInterrupt):
             raise
-        raise UsageError(f"--import {path}: {_failure(error, file)}", field="--import") from error
+        raise UsageError(
+            f"--import {path}: {_failure(error, file)}", code="import_failed", field="--import"
+        ) from error
     _files[file] = name
     return new
 
@@ -223,7 +233,9 @@ def _entry_points() -> dict[str, EntryPoint]:
         if point.name in points and points[point.name].value != point.value:
             raise SettingsError(
                 f"the model name {point.name!r} is taken twice by installed packages: "
-                f"{points[point.name].value} and {point.value}"
+                f"{points[point.name].value} and {point.value}",
+                code="name_taken",
+                field=point.name,
             )
         points[point.name] = point
     return points
@@ -234,11 +246,14 @@ def _load(point: EntryPoint) -> None:
     try:
         point.load()
     except HemixError as error:
-        raise SettingsError(f"model.name: {point.name}: {error}", field="model.name") from error
+        raise SettingsError(
+            f"model.name: {point.name}: {error}", code=error.code, field="model.name"
+        ) from error
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise SettingsError(
             f"model.name: {point.name}: the entry point {point.value} fails to import: {reason}",
+            code="import_failed",
             field="model.name",
         ) from error
 

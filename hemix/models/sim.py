@@ -18,7 +18,7 @@ Not from the paper: search is exact instead of by hashing. Scores are compared i
 equal ones the newer event wins, so that a score does not depend on its batch. The null event is
 always retrieved, so that no softmax is empty.
 
-Letters: E events, Q requests, N candidates, D token width, Z = D + embedding size, H heads, k
+Letters: E events, Q requests, N candidates, D token width, d embedding size, H heads, k
 retrieved events. In a group: B users, C requests a user, K candidates a request, L events, the null
 event first.
 """
@@ -26,7 +26,7 @@ event first.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -49,10 +49,11 @@ from hemix.nn.histories import event_times
 from hemix.nn.history_ranges import HistoryRanges
 from hemix.nn.init import WeightInit
 from hemix.nn.inputs import Inputs
-from hemix.nn.slots import HostIndex, from_slots, positions, slots, to_slots
+from hemix.nn.slots import HostIndex, Slots, from_slots, positions, slots, to_slots
+from hemix.nn.states import PER_EVENT
 from hemix.nn.time_encoding import AGE_BUCKETS, age_bucket
 
-__all__ = ["SIM", "ExactSearch", "RequestState", "SIMConfig", "UserState", "best"]
+__all__ = ["SIM", "ExactSearch", "RequestState", "Retrieved", "SIMConfig", "UserState", "best"]
 
 _NO_AGE = AGE_BUCKETS
 _POSITIONS = 2**32
@@ -60,18 +61,15 @@ _POSITIONS = 2**32
 
 @dataclass(frozen=True, kw_only=True)
 class UserState:
-    """What depends on users and their events alone. Row 0 is the null event, row e + 1 is event
-    e."""
+    """What depends on users and their events alone; row 0 is the null event's."""
 
-    by_event: ClassVar[tuple[str, ...]] = ("events_ED", "time_ms", "keys_ED", "category_E")
-
-    projected_RH: Tensor
-    events_ED: Tensor
-    time_ms: Tensor
+    projected_RU: Tensor
+    events_ED: Tensor = field(metadata=PER_EVENT)
+    time_ms: Tensor = field(metadata=PER_EVENT)
     """int64 [1 + E]"""
-    keys_ED: Tensor | None
+    keys_ED: Tensor | None = field(metadata=PER_EVENT)
     """[1 + E, D]: W_b e_i of the soft search"""
-    category_E: Tensor | None
+    category_E: Tensor | None = field(metadata=PER_EVENT)
     """int64 [1 + E]: the category of the hard search"""
 
 
@@ -79,15 +77,25 @@ class UserState:
 class RequestState:
     """What depends on requests, not on candidates."""
 
-    projected_QH: Tensor
+    projected_QU: Tensor
     time_ms_Q: Tensor
     user: UserState
     groups: list[Group]
     keys: list[Tensor]
     """By group: W_b e_i [B, L, D], or categories int64 [B, L]"""
-    events: list[Tensor]
-    """By group: event vectors [B, L, D], where the search unit learns"""
+    events: list[Tensor] | None
+    """By group: event vectors [B, L, D], of which the soft search sums up; only in training"""
     recent: Recent
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retrieved:
+    """What the search finds for N candidates."""
+
+    rows_Nk: Tensor
+    """int64 [N, 1 + search_events]: rows of the events, the null event first; 0: none"""
+    sums_ND: Tensor | None
+    """U_r, the events' sum by relevance (eq. 2); only in training with soft search"""
 
 
 class ExactSearch(nn.Module):
@@ -123,21 +131,21 @@ class ExactSearch(nn.Module):
             exists_Nk: bool, at least one True a row.
 
         Returns:
-            Weighted means of all heads, [N, H * Z].
+            Weighted means of all heads, [N, H * (D + d)].
         """
         N, H = candidates_ND.shape[0], self.heads
         with torch.autocast(candidates_ND.device.type, enabled=False):
-            z_NkZ = torch.cat([retrieved_NkD, F.embedding(age_Nk, self.age_vector)], 2)
+            z_Nkx = torch.cat([retrieved_NkD, F.embedding(age_Nk, self.age_vector)], 2)
             query_HNd = (
                 self.query(candidates_ND).view(N, H, candidates_ND.shape[1] // H).transpose(0, 1)
             )
-            wide_NHZ = torch.bmm(query_HNd, self.key.weight.view(H, -1, z_NkZ.shape[2])).transpose(
+            wide_NHx = torch.bmm(query_HNd, self.key.weight.view(H, -1, z_Nkx.shape[2])).transpose(
                 0, 1
             )
-            scores_NHk = torch.bmm(wide_NHZ, z_NkZ.transpose(1, 2)).masked_fill(
+            scores_NHk = torch.bmm(wide_NHx, z_Nkx.transpose(1, 2)).masked_fill(
                 ~exists_Nk.unsqueeze(1), -torch.inf
             )
-            return torch.bmm(scores_NHk.softmax(2), z_NkZ).flatten(1)
+            return torch.bmm(scores_NHk.softmax(2), z_Nkx).flatten(1)
 
 
 class SIMConfig(SizedConfig):
@@ -195,7 +203,6 @@ class SIM(Ranker):
             tower_hidden=config.tower_hidden,
             dropout=config.dropout,
         )
-        self._search_logits: Tensor | None = None
 
     def output_heads(self) -> Heads:
         """The deep network's."""
@@ -210,7 +217,7 @@ class SIM(Ranker):
             else F.pad(batch.items.ids[:, self.category].index_select(0, batch.event_item), (1, 0))
         )
         return UserState(
-            projected_RH=self.deep.project_user(inputs),
+            projected_RU=self.deep.project_user(inputs),
             events_ED=events_ED,
             time_ms=event_times(batch),
             keys_ED=None
@@ -226,32 +233,54 @@ class SIM(Ranker):
             state: The user state.
             inputs: Inputs with the level ``request``.
         """
+        return self._request_state(state, inputs, with_sums=False)
+
+    def _request_state(self, state: UserState, inputs: Inputs, *, with_sums: bool) -> RequestState:
+        """The request state; with the event vectors of which a soft search sums up, or without."""
         batch = inputs.batch
         ranges = HistoryRanges.of(batch, "global")
         groups = group_requests(ranges, batch.candidates_per_request, state.events_ED.device)
         short = HistoryRanges.of(batch, "realtime").newest(self.config.history_events)
         return RequestState(
-            projected_QH=self.deep.project_request(state.projected_RH, inputs),
+            projected_QU=self.deep.project_request(state.projected_RU, inputs),
             time_ms_Q=batch.request_time_ms,
             user=state,
             groups=groups,
             keys=_laid_out(state.category_E if state.keys_ED is None else state.keys_ED, groups),
-            events=_laid_out(state.events_ED, groups)
-            if self.soft and self.training and torch.is_grad_enabled()
-            else [],
-            recent=self.activation.recent(state.events_ED, short, state.projected_RH.shape[0]),
+            events=_laid_out(state.events_ED, groups) if with_sums else None,
+            recent=self.activation.recent(state.events_ED, short, state.projected_RU.shape[0]),
         )
 
     def score(self, state: RequestState, inputs: Inputs) -> Tensor:
-        """Return logits [N, T]; in training keep the search unit's logits for :meth:`loss`.
+        """Return logits [N, T].
 
         Args:
             state: The request state.
             inputs: Inputs with the level ``candidate``.
         """
-        batch, of_request = inputs.batch, inputs.batch.request_index
         candidates_ND = candidate_vectors(self.events, inputs)
-        retrieved_Nk = self.search(state, candidates_ND, batch)
+        retrieved = self.search(state, candidates_ND, inputs.batch)
+        return self._logits(state, inputs, candidates_ND, retrieved.rows_Nk)
+
+    def training_logits(self, batch: RequestBatch) -> tuple[Tensor, ...]:
+        """Return logits [N, T], and with soft search those of the search unit (section 3.3)."""
+        inputs = self.embed(batch)
+        user = self.encode_user(inputs)
+        state = self._request_state(user, inputs, with_sums=self.soft)
+        candidates_ND = candidate_vectors(self.events, inputs)
+        retrieved = self.search(state, candidates_ND, batch)
+        auxiliary = list[Tensor]()
+        if self.search_heads is not None and retrieved.sums_ND is not None:
+            summed_ND = retrieved.sums_ND.to(candidates_ND.dtype)
+            pair_Nx = torch.cat([summed_ND, candidates_ND], 1)
+            auxiliary.append(self.search_heads(pair_Nx, batch.bias))
+        return self._logits(state, inputs, candidates_ND, retrieved.rows_Nk), *auxiliary
+
+    def _logits(
+        self, state: RequestState, inputs: Inputs, candidates_ND: Tensor, retrieved_Nk: Tensor
+    ) -> Tensor:
+        """The deep network's logits [N, T], with the interests from the retrieved events."""
+        batch, of_request = inputs.batch, inputs.batch.request_index
         exists_Nk = F.pad(retrieved_Nk[:, 1:] > 0, (1, 0), value=True)
         events_NkD = F.embedding(retrieved_Nk, state.user.events_ED)
         age_Nk = age_bucket(
@@ -263,26 +292,11 @@ class SIM(Ranker):
             "long": self.exact(candidates_ND, events_NkD, age_Nk, exists_Nk),
             "short": self.activation(state.recent, candidates_ND, HostIndex.of_candidates(batch)),
         }
-        logits_NT: Tensor = self.deep(state.projected_QH, inputs, interests)
+        logits_NT: Tensor = self.deep(state.projected_QU, inputs, interests)
         return logits_NT
 
-    def loss(self, logits_NT: Tensor, batch: RequestBatch) -> Tensor:
-        """Return the loss; in training with soft search add the search unit's (section 3.3).
-
-        Args:
-            logits_NT: [N, T], of the last :meth:`score`.
-            batch: The batch of the logits, with labels.
-        """
-        loss = super().loss(logits_NT, batch)
-        search_logits, self._search_logits = self._search_logits, None
-        return (
-            loss
-            if search_logits is None
-            else loss + super().loss(search_logits.to(logits_NT.dtype), batch)
-        )
-
-    def search(self, state: RequestState, candidates_ND: Tensor, batch: RequestBatch) -> Tensor:
-        """Return rows of the retrieved events (null first), int64 [N, 1 + search_events], 0: none.
+    def search(self, state: RequestState, candidates_ND: Tensor, batch: RequestBatch) -> Retrieved:
+        """Search the global part for every candidate (the general search unit).
 
         Args:
             state: The request state.
@@ -290,55 +304,50 @@ class SIM(Ranker):
             batch: The batch.
         """
         if batch.candidates_count == 0:
-            return batch.item_index.new_zeros(0, 1 + self.config.search_events)
-        layout = slots(
-            state.groups,
-            HostIndex.of_candidates(batch),
-            state.projected_QH.shape[0],
-            candidates_ND.device,
+            no_rows = batch.item_index.new_zeros(0, 1 + self.config.search_events)
+            return Retrieved(rows_Nk=no_rows, sums_ND=None)
+        requests, device = state.projected_QU.shape[0], candidates_ND.device
+        layout = slots(state.groups, HostIndex.of_candidates(batch), requests, device)
+        rows, sums = list[Tensor](), list[Tensor]()
+        by_group = self._search_queries(candidates_ND, batch, layout)
+        for at, queries in enumerate(by_group):
+            group = state.groups[at]
+            scores_BCKL, may_BCKL = self._relevance(group, state.keys[at], queries)
+            if state.events is not None:
+                visible_BCKL = scores_BCKL.masked_fill(~may_BCKL, 0)
+                sums.append(torch.einsum("bckl,bld->bckd", visible_BCKL, state.events[at]))
+            rows.append(self._best_rows(group, scores_BCKL, may_BCKL))
+        return Retrieved(
+            rows_Nk=from_slots(rows, layout.slot_N),
+            sums_ND=from_slots(sums, layout.slot_N) if sums else None,
         )
+
+    def _search_queries(
+        self, candidates_ND: Tensor, batch: RequestBatch, layout: Slots
+    ) -> list[Tensor]:
+        """What candidates search by, by group: W_a e_a [B, C, K, D], or categories [B, C, K]."""
         if self.search_candidate is None:
             category_N = batch.items.ids[:, self.category].index_select(0, batch.item_index)
-            queries = [category_N[rows] for rows in layout.rows]
-        else:
-            queries = to_slots(
-                self.search_candidate(candidates_ND).to(candidates_ND.dtype),
-                layout.rows,
-                layout.slot_N,
-            )
-        by_group, sums = list[Tensor](), list[Tensor]()
-        for at, (group, keys, of_candidates) in enumerate(
-            zip(state.groups, state.keys, queries, strict=True)
-        ):
-            may_BCKL = (group.visible_BCL & (group.rows_BL > 0).unsqueeze(1)).unsqueeze(2)
-            if self.soft:
-                scores_BCKL = torch.einsum("bckd,bld->bckl", of_candidates, keys)
-                if state.events:
-                    sums.append(
-                        torch.einsum(
-                            "bckl,bld->bckd",
-                            scores_BCKL.masked_fill(~may_BCKL, 0),
-                            state.events[at],
-                        )
-                    )
-            else:
-                category = of_candidates.unsqueeze(3)
-                may_BCKL = may_BCKL & (category == keys[:, None, None]) & (category > MISSING)
-                scores_BCKL = torch.zeros(may_BCKL.shape, device=may_BCKL.device)
-            column_BCKk, exists_BCKk = best(scores_BCKL, may_BCKL, self.config.search_events)
-            rows_BCKk = (
-                group.rows_BL[:, None, None]
-                .expand(scores_BCKL.shape)
-                .gather(3, column_BCKk)
-                .masked_fill(~exists_BCKk, 0)
-            )
-            by_group.append(F.pad(rows_BCKk, (1, self.config.search_events - rows_BCKk.shape[3])))
-        if sums and self.search_heads is not None:
-            summed_ND = from_slots(sums, layout.slot_N).to(candidates_ND.dtype)
-            self._search_logits = self.search_heads(
-                torch.cat([summed_ND, candidates_ND], 1), batch.bias
-            )
-        return from_slots(by_group, layout.slot_N)
+            return [category_N[rows] for rows in layout.rows]
+        queries_ND = self.search_candidate(candidates_ND).to(candidates_ND.dtype)
+        return to_slots(queries_ND, layout.rows, layout.slot_N)
+
+    def _relevance(self, group: Group, keys: Tensor, queries: Tensor) -> tuple[Tensor, Tensor]:
+        """Relevance r_i [B, C, K, L] (eq. 1), and bool: the events that may be retrieved."""
+        may_BCKL = (group.visible_BCL & (group.rows_BL > 0).unsqueeze(1)).unsqueeze(2)
+        if self.soft:
+            return torch.einsum("bckd,bld->bckl", queries, keys), may_BCKL
+        category = queries.unsqueeze(3)
+        may_BCKL = may_BCKL & (category == keys[:, None, None]) & (category > MISSING)
+        return torch.zeros(may_BCKL.shape, device=may_BCKL.device), may_BCKL
+
+    def _best_rows(self, group: Group, scores_BCKL: Tensor, may_BCKL: Tensor) -> Tensor:
+        """Rows int64 [B, C, K, 1 + search_events] of the best events behind the null event."""
+        count = self.config.search_events
+        column_BCKk, exists_BCKk = best(scores_BCKL, may_BCKL, count)
+        rows_BCKL = group.rows_BL[:, None, None].expand(scores_BCKL.shape)
+        rows_BCKk = rows_BCKL.gather(3, column_BCKk).masked_fill(~exists_BCKk, 0)
+        return F.pad(rows_BCKk, (1, count - rows_BCKk.shape[3]))
 
 
 @torch.no_grad()

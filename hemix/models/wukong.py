@@ -14,7 +14,7 @@ The numbers become one vector by an MLP; histories are pooled fields. The final 
 that all models share. A size scales what the paper scales: layers, n_F and n_L (half of the token
 width each) and the MLP's width; k stays at the paper's 24.
 
-Letters: N candidates, n vectors, d width of a table, K numbers, k columns of the projected dots, P
+Letters: N candidates, n vectors, d width of a table, m numbers, k columns of the projected dots, P
 pooled width.
 """
 
@@ -116,19 +116,21 @@ class Wukong(PooledRanker):
 
     def __init__(self, spec: InputSpec, config: WukongConfig) -> None:
         super().__init__(spec, config)
-        d, K = config.embedding_size, self.fields.numbers_count
-        self.dense = Perceptron([K, config.tower_hidden], config.dropout) if K else None
-        self.dense_out = nn.Linear(config.tower_hidden, d) if K else None
-        counts = [self.fields.count + bool(K)] + [sum(WukongLayer.sizes(config))] * config.layers
+        d, numbers = config.embedding_size, self.fields.numbers_count
+        hidden = config.tower_hidden
+        self.dense = Perceptron([numbers, hidden], config.dropout) if numbers else None
+        self.dense_out = nn.Linear(hidden, d) if numbers else None
+        first, later = self.fields.count + bool(numbers), sum(WukongLayer.sizes(config))
+        counts = [first] + [later] * config.layers
         self.layers = nn.ModuleList(WukongLayer(count, config) for count in counts[:-1])
         self.heads = self.make_heads(counts[-1] * d)
 
-    def interact(self, fields_NFd: Tensor, numbers_NK: Tensor) -> Tensor:
+    def interact(self, fields_NFd: Tensor, numbers_Nm: Tensor) -> Tensor:
         """Pass the fields through all layers.
 
         Args:
             fields_NFd: Fields of every candidate.
-            numbers_NK: Standardised numbers of every candidate.
+            numbers_Nm: Standardised numbers of every candidate.
 
         Returns:
             Pooled vectors [N, P].
@@ -138,7 +140,7 @@ class Wukong(PooledRanker):
             x_Nnd = torch.cat(
                 [
                     fields_NFd,
-                    self.dense_out(self.dense(numbers_NK)).unsqueeze(1).to(fields_NFd.dtype),
+                    self.dense_out(self.dense(numbers_Nm)).unsqueeze(1).to(fields_NFd.dtype),
                 ],
                 1,
             )

@@ -5,11 +5,12 @@ weighted and dropped while it is in the cache; the backward pass computes it aga
 
 What a request sees of a key, its age or nothing, is a byte per request and key. The byte points
 into a small table of summands per head, so the table's gradient is a sum per bucket. PyTorch's
-fused kernels keep no gradient of such a summand on a CPU, so they are used only without gradients.
+fused kernels keep no gradient of such a summand on a CPU, so they are used only without gradients;
+FlexAttention has no backward pass on a CPU.
 
 Letters: B users, C requests a user, J queries a request, H heads, L keys a user. D is the width of
-a key, d = D / H; A is the number of rows of the table. G is the number of keys at a position: H, or
-1 where all heads read the whole event vector (absorbed).
+a key, d = D / H; A is the number of columns of the table. h is H, or 1 where all heads
+share: the table, or the whole event vector as a key (absorbed).
 """
 
 from __future__ import annotations
@@ -58,15 +59,15 @@ def attend(
         bucket_BCL: uint8, the column of the table for every request and key.
     """
     if torch.compiler.is_exporting():  # the fused kernel asks for lengths that a graph leaves open
-        _, values_BGLx = _keys_and_values(q_BHCJx, keys_values_BLx)
+        _, values_BhLx = _keys_and_values(q_BHCJx, keys_values_BLx)
         weights_BHCJL = attention_weights(q_BHCJx, keys_values_BLx, table_hA, bucket_BCL)
-        read_BHnx = torch.matmul(weights_BHCJL.flatten(2, 3), values_BGLx)
+        read_BHnx = torch.matmul(weights_BHCJL.flatten(2, 3), values_BhLx)
         return read_BHnx.view(q_BHCJx.shape)
     if bucket_BCL.shape[1] == 1 and not torch.is_grad_enabled():
         B, H, _, J, _ = q_BHCJx.shape
-        keys_BGLx, values_BGLx = _keys_and_values(q_BHCJx, keys_values_BLx)
+        keys_BhLx, values_BhLx = _keys_and_values(q_BHCJx, keys_values_BLx)
         summand_BHJL = _summand(table_hA, bucket_BCL)[:, :, 0].expand(B, H, J, -1)
-        keys_BHLx, values_BHLx = keys_BGLx.expand(B, H, -1, -1), values_BGLx.expand(B, H, -1, -1)
+        keys_BHLx, values_BHLx = keys_BhLx.expand(B, H, -1, -1), values_BhLx.expand(B, H, -1, -1)
         read_BHJx = F.scaled_dot_product_attention(
             q_BHCJx.squeeze(2), keys_BHLx, values_BHLx, attn_mask=summand_BHJL, scale=1.0
         )
@@ -88,15 +89,15 @@ def attention_weights(
         table_hA: As for :func:`attend`.
         bucket_BCL: As for :func:`attend`.
     """
-    keys_BGLx, _ = _keys_and_values(q_BHCJx, keys_values_BLx)
-    scores = torch.matmul(q_BHCJx.flatten(2, 3), keys_BGLx.transpose(2, 3)).view(
+    keys_BhLx, _ = _keys_and_values(q_BHCJx, keys_values_BLx)
+    scores = torch.matmul(q_BHCJx.flatten(2, 3), keys_BhLx.transpose(2, 3)).view(
         *q_BHCJx.shape[:4], -1
     )
     return torch.softmax(scores + _summand(table_hA, bucket_BCL), -1)
 
 
 def _keys_and_values(q_BHCJx: Tensor, keys_values_BLx: Tensor) -> tuple[Tensor, Tensor]:
-    """Keys and values [B, G, L, x], as views."""
+    """Keys and values [B, h, L, x], as views."""
     width = q_BHCJx.shape[4]
     if width == keys_values_BLx.shape[2]:
         return keys_values_BLx.unsqueeze(1), keys_values_BLx.unsqueeze(1)
@@ -177,11 +178,10 @@ class _Attend(torch.autograd.Function):
                 ]
             for target, gradient in pairs:
                 rows = target[users]
-                _ = (
+                if queries.start == 0:
                     rows.copy_(gradient.view(rows.shape))
-                    if queries.start == 0
-                    else rows.add_(gradient.view(rows.shape))
-                )
+                else:
+                    rows.add_(gradient.view(rows.shape))
             if d_table is not None:
                 by_key_hn = d_scores.sum(3).transpose(0, 1).flatten(1)
                 d_table.scatter_add_(

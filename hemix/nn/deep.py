@@ -85,39 +85,39 @@ class DeepNetwork(nn.Module):
             else projected + self.first.bias
         )
 
-    def project_request(self, user_RH: Tensor, inputs: Inputs) -> Tensor:
+    def project_request(self, user_RU: Tensor, inputs: Inputs) -> Tensor:
         """Return the first layer's product of user and context, [Q, hidden].
 
         Args:
-            user_RH: The product of the user's columns.
+            user_RU: The product of the user's columns.
             inputs: Inputs with the level ``request``.
         """
         assert inputs.context_QW is not None, "encode_request needs the level request"
         of_user, projected = (
-            user_RH.index_select(0, inputs.batch.user_index),
+            user_RU.index_select(0, inputs.batch.user_index),
             self.first.project_part("context", inputs.context_QW),
         )
         return of_user if projected is None else of_user + projected
 
     def forward(
-        self, request_QH: Tensor, inputs: Inputs, interests: Mapping[str, Tensor]
+        self, request_QU: Tensor, inputs: Inputs, interests: Mapping[str, Tensor]
     ) -> Tensor:
         """Return logits [N, T].
 
         Args:
-            request_QH: From :meth:`project_request`.
+            request_QU: From :meth:`project_request`.
             inputs: Inputs with the level ``candidate``.
             interests: Interests [N, width] of every candidate, by name.
         """
         assert inputs.item_IW is not None and inputs.cross_NW is not None, (
             "score needs the level candidate"
         )
-        hidden_NH = request_QH.index_select(0, inputs.batch.request_index)
+        hidden_NU = request_QU.index_select(0, inputs.batch.request_index)
         item_NW = inputs.item_IW.index_select(0, inputs.batch.item_index)
         for name, columns in {"item": item_NW, "cross": inputs.cross_NW, **interests}.items():
             projected = self.first.project_part(name, columns)
-            hidden_NH = hidden_NH if projected is None else hidden_NH + projected
-        logits_NT: Tensor = self.heads(self.rest(hidden_NH), inputs.batch.bias)
+            hidden_NU = hidden_NU if projected is None else hidden_NU + projected
+        logits_NT: Tensor = self.heads(self.rest(hidden_NU), inputs.batch.bias)
         return logits_NT
 
 

@@ -1,5 +1,6 @@
 """All embedding tables in one weight, read once a microbatch.
 
+Why FBGEMM updates them on a GPU alone, and why they are not TorchRec's: decisions 8 and 13.
 The weight is [rows of all tables, width]. In training a look-up reads all its ids at once into a
 leaf tensor without connection to the weight. Autograd gives that leaf one gradient per vector. A
 table optimiser (`hemix.training.table_optimizers`) adds the gradients up by row and updates those

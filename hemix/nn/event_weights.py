@@ -17,14 +17,14 @@ from hemix.nn.history_state import HistoryState
 from hemix.nn.interests import HistoryInterest
 from hemix.nn.slots import HostIndex
 
-__all__ = ["Read", "strongest_events"]
+__all__ = ["HistoryRead", "strongest_events"]
 
 _WEIGHTS_AT_ONCE = 2**19
 """Events by candidates whose weights are held at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Read:
+class HistoryRead:
     """One history and the candidates' queries that read it."""
 
     interest: HistoryInterest
@@ -33,7 +33,7 @@ class Read:
 
 
 def strongest_events(
-    reads: Sequence[Read], batch: RequestBatch, count: int, extra: int | None
+    reads: Sequence[HistoryRead], batch: RequestBatch, count: int, always_include: int | None
 ) -> tuple[Tensor, Tensor]:
     """Return the events of most weight: the mean over the queries and heads of all reads.
 
@@ -41,11 +41,12 @@ def strongest_events(
         reads: What is read; the weights of several are averaged by their numbers of queries.
         batch: The request.
         count: How many events.
-        extra: The position of an event that gets a column more; its weight there is 0 where it is
-            among the strongest already.
+        always_include: The position of an event that gets a column of its own, the last, with
+            weight 0 where it is among the strongest already.
 
     Returns:
-        Positions int64 [N, count (+ 1)], -1 for none, and weights of the same shape, falling.
+        Positions int64 [N, count], with ``always_include`` [N, count + 1]; -1 for none. Weights of
+        the same shape; the first ``count`` fall.
     """
     index, ranges = HostIndex.of_candidates(batch), batch.cpu_batch.history_ranges
     events = int(ranges.max()) if ranges.numel() else 0
@@ -61,21 +62,21 @@ def strongest_events(
                 read.history, read.queries_NnD[rows], index[rows], events
             )
             total_NE = total_NE + own_NE * read.interest.dynamic_count
-        top_positions, top_weights = _top(total_NE[:, 1:] / queries, count, extra)
+        top_positions, top_weights = _top(total_NE[:, 1:] / queries, count, always_include)
         positions.append(top_positions)
         weights.append(top_weights)
     return torch.cat(positions), torch.cat(weights)
 
 
-def _top(weight_NE: Tensor, count: int, extra: int | None) -> tuple[Tensor, Tensor]:
+def _top(weight_NE: Tensor, count: int, always_include: int | None) -> tuple[Tensor, Tensor]:
     """Positions and weights [N, count (+ 1)] of the largest weights."""
     events = weight_NE.shape[1]
     top = weight_NE.topk(min(count, events))
     missing = (0, count - min(count, events))
     weights, positions = F.pad(top.values, missing), F.pad(top.indices, missing)
-    if extra is not None:
-        is_among = (top.indices == extra).any(1, keepdim=True)
-        extra_weight = weight_NE[:, extra : extra + 1].masked_fill(is_among, 0)
-        weights = torch.cat([weights, extra_weight], 1)
-        positions = F.pad(positions, (0, 1), value=extra)
+    if always_include is not None:
+        is_among = (top.indices == always_include).any(1, keepdim=True)
+        own_weight = weight_NE[:, always_include : always_include + 1].masked_fill(is_among, 0)
+        weights = torch.cat([weights, own_weight], 1)
+        positions = F.pad(positions, (0, 1), value=always_include)
     return positions.masked_fill(weights <= 0, -1), weights

@@ -3,8 +3,8 @@
 User fields are made once per user row, and item fields once per distinct item. Context fields and
 pooled histories are made once per request. A candidate only gathers them.
 
-Letters: R users, Q requests, N candidates, E events, F fields, d width of a table, C columns of an
-event, K numbers.
+Letters: R users, Q requests, N candidates, E events, F fields, d width of a table, c columns of an
+event, m numbers.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Fields(nn.Module):
 
     @property
     def numbers_count(self) -> int:
-        """K: numbers of all levels together."""
+        """m: numbers of all levels together."""
         return sum(level.numbers for level in self._levels.values())
 
     def user(self, inputs: Inputs) -> Tensor:
@@ -79,20 +79,20 @@ class Fields(nn.Module):
         return torch.cat([item_IFd.index_select(0, inputs.batch.item_index), cross_NFd], 1)
 
     def user_numbers(self, inputs: Inputs) -> Tensor:
-        """[R, K of the users]"""
+        """[R, m of the users]"""
         return self._split("user", inputs.user_RW)[1]
 
     def context_numbers(self, inputs: Inputs) -> Tensor:
-        """[Q, K of the requests]"""
+        """[Q, m of the requests]"""
         return self._split("context", inputs.context_QW)[1]
 
     def candidate_numbers(self, inputs: Inputs) -> Tensor:
-        """[N, K of the items and the crosses]"""
-        item_IK, cross_NK = (
+        """[N, m of the items and the crosses]"""
+        item_Im, cross_Nm = (
             self._split("item", inputs.item_IW)[1],
             self._split("cross", inputs.cross_NW)[1],
         )
-        return torch.cat([item_IK.index_select(0, inputs.batch.item_index), cross_NK], 1)
+        return torch.cat([item_Im.index_select(0, inputs.batch.item_index), cross_Nm], 1)
 
     def _count(self, name: str) -> int:
         level = self._levels[name]
@@ -116,12 +116,12 @@ class Fields(nn.Module):
 
 
 def event_columns_count(spec: InputSpec) -> int:
-    """C: the item columns that an event carries, and its own fields."""
+    """c: the item columns that an event carries, and its own fields."""
     return len(spec.event_item_columns) + len(spec.event.tables)
 
 
 def event_columns(inputs: Inputs, spec: InputSpec, size: int) -> Tensor:
-    """Return the vectors of all columns of every event, [1 + E, C * d].
+    """Return the vectors of all columns of every event, [1 + E, c * d].
 
     Item columns come first. Row 0, the null event, is zero.
 

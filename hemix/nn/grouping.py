@@ -1,5 +1,5 @@
 """Groups of users with histories of similar length, so that a short history is never padded to the
-longest.
+longest. `hemix.nn.slots` has a picture.
 
 Users are put into groups by the length of what any of their requests sees and by how many
 candidates they have; a group is padded to its own longest. Users without a request are left out.

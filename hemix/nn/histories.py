@@ -173,24 +173,24 @@ def history_means(events_ED: Tensor, history_ranges_Q3: Tensor) -> tuple[Tensor,
         nothing = events_ED.new_zeros(0, events_ED.shape[1])
         return nothing, nothing
     segment_sums = _SegmentSums.apply(events_ED, boundaries + 1)  # type: ignore[no-untyped-call]
-    sums_SD = F.pad(segment_sums, (0, 0, 0, 1))
+    sums_sD = F.pad(segment_sums, (0, 0, 0, 1))
     begin, middle, end = history_ranges_Q3.unbind(1)
     first, between, last = torch.searchsorted(boundaries, history_ranges_Q3).unbind(1)
     ranges = ((begin, middle, first, between), (middle, end, between, last))
     global_QD, realtime_QD = (
-        _range_sums(sums_SD, low, high)
+        _range_sums(sums_sD, low, high)
         / to_device((stop - start).clamp(min=1), events_ED.device).unsqueeze(1)
         for start, stop, low, high in ranges
     )
     return global_QD, realtime_QD
 
 
-def _range_sums(rows_SD: Tensor, first_Q: Tensor, last_Q: Tensor) -> Tensor:
+def _range_sums(rows_sD: Tensor, first_Q: Tensor, last_Q: Tensor) -> Tensor:
     """[Q, D]: sum of rows first[q] : last[q]."""
     lengths = last_Q - first_Q
-    rows = to_device(range_positions(first_Q, lengths), rows_SD.device)
-    offsets = to_device(offsets_of(lengths), rows_SD.device)
-    return F.embedding_bag(rows, rows_SD, offsets, mode="sum", include_last_offset=True)
+    rows = to_device(range_positions(first_Q, lengths), rows_sD.device)
+    offsets = to_device(offsets_of(lengths), rows_sD.device)
+    return F.embedding_bag(rows, rows_sD, offsets, mode="sum", include_last_offset=True)
 
 
 class _SegmentSums(torch.autograd.Function):
@@ -199,6 +199,13 @@ class _SegmentSums(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, rows_ED: Tensor, boundaries: Tensor) -> Tensor:
+        """Return the sums [segments, D].
+
+        Args:
+            ctx: Keeps the boundaries for the backward pass.
+            rows_ED: Rows of the events.
+            boundaries: int64 [segments + 1], ascending.
+        """
         device = rows_ED.device
         on_device = to_device(boundaries, device)
         ctx.save_for_backward(on_device)

@@ -1,6 +1,6 @@
 """One history of a batch's requests, laid out in groups and ready for queries.
 
-Letters: Q requests, D token width, P pairs that rotary times turn. In a group of users: B users, C
+Letters: Q requests, D token width, p pairs that rotary times turn. In a group of users: B users, C
 requests a user, L keys a user (the null event first).
 """
 
@@ -60,5 +60,5 @@ class HistoryState:
     keys: list[GroupKeys]
     """By group"""
     request_slots: Slots
-    angles_QP: Tensor | None
+    angles_Qp: Tensor | None
     """Rotary angles of the request times"""

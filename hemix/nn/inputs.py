@@ -148,7 +148,7 @@ class _LevelLookUps:
             name: The level.
             level: Its tables.
             columns: Its ids and jagged ids, in the CPU's memory.
-            numbers: [rows, K], on the model's device.
+            numbers: [rows, m], on the model's device.
         """
         positions = [self.add(LookUp(tables=level.tables, ids=columns.ids))] if level.tables else []
         for table, jagged in zip(level.jagged_tables, columns.jagged, strict=True):

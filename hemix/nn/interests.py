@@ -150,7 +150,7 @@ class HistoryInterest(nn.Module):
                 for group, events_BLx in zip(layout.groups, padded, strict=True)
             ],
             request_slots=layout.request_slots,
-            angles_QP=self._angles(to_device(request_time_ms, device), events.dtype)
+            angles_Qp=self._angles(to_device(request_time_ms, device), events.dtype)
             if self.time_encoding == "rotary"
             else None,
         )
@@ -329,8 +329,8 @@ class HistoryInterest(nn.Module):
         turned."""
         n, D = queries_NnD.shape[1:]
         queries_NnD = queries_NnD.to(self.fixed_queries.dtype) * (D // self.heads) ** -0.5
-        if state.angles_QP is not None:
-            angles = state.angles_QP[layout.request_N][:, None, None]
+        if state.angles_Qp is not None:
+            angles = state.angles_Qp[layout.request_N][:, None, None]
             queries_NnD = rotate(self._by_head(queries_NnD), angles).flatten(2)
         queries = to_slots(queries_NnD.reshape(-1, n * D), layout.rows, layout.slot_N)
         return [

@@ -62,11 +62,19 @@ class BlockLinear(nn.Module):
     :attr:`bias` once).
     """
 
-    def __init__(self, parts: Mapping[str, int], outputs: int, loose: Collection[str] = ()) -> None:
-        """``loose``: parts whose columns have no scale in common, so that an optimiser had better
-        see weights there, not a matrix."""
+    def __init__(
+        self, parts: Mapping[str, int], outputs: int, elementwise: Collection[str] = ()
+    ) -> None:
+        """Make the blocks.
+
+        Args:
+            parts: Width of every part.
+            outputs: Width of the result.
+            elementwise: Parts whose columns have no common scale. Their weights are updated one by
+                one (AdamW), not as a matrix (Muon).
+        """
         super().__init__()
-        self.loose = frozenset(loose)
+        self.elementwise = frozenset(elementwise)
         self.blocks = nn.ParameterDict(
             {
                 name: nn.Parameter(torch.empty(outputs, width))

@@ -22,10 +22,10 @@ from torch import Tensor, nn
 from hemix.nn.layers import ActivationKind, GroupedLinear, NormKind, activation, make_norm
 
 __all__ = [
-    "Block",
     "FFNActivation",
     "HeteroFFN",
     "HeteroInteraction",
+    "MixerBlock",
     "NormPosition",
     "ffn_width",
 ]
@@ -148,7 +148,7 @@ class HeteroFFN(nn.Module):
         return dropped
 
 
-class Block(nn.Module):
+class MixerBlock(nn.Module):
     """Interaction, then a network per token, each with a residual and a norm (after the sum, or
     before the branch)."""
 

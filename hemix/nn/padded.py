@@ -4,8 +4,8 @@ All users have equally many event slots, and all requests equally many candidate
 ranges hide the events that it does not see. The only value of a tensor that is read is the length
 of the longest real-time history, so the model can be traced.
 
-Letters: R users, L events a user, Q requests, C candidates a request, N = Q * C, E = R * L. K is
-the number of keys a request (the null event first), D the token width.
+Letters: R users, e events a user, L = 1 + e keys a user (the null event first), Q requests, K
+candidates a request, N = Q * K, E = R * e, D token width.
 """
 
 from __future__ import annotations
@@ -24,28 +24,30 @@ from hemix.nn.slots import HistoryLayout, Slots
 __all__ = ["PaddedLayout", "flat_events", "padded_events"]
 
 _OUTSIDE = 2**40
-"""No row: a range that reaches beyond the user's events ends in an error, not in another user's"""
+"""A row that does not exist. A request whose range ends behind its user's events looks it up, so
+the runtime raises an index error instead of reading another user's events."""
 _MANY = 2**31
-"""Queries of a group, for which keys and values are projected: no shape decides anything"""
+"""Candidates of a group, as if there were very many. Keys and values are then always projected; a
+choice by the real number would fix it in the graph."""
 
 
 def padded_events(flat_Ex: Tensor, users: int, events: int) -> Tensor:
-    """Return rows of events [1 + R * L, ...] as [R, K, ...], the null event first in each.
+    """Return rows of events [1 + R * e, ...] as [R, L, ...], the null event first in each.
 
     Args:
         flat_Ex: The rows, the null event's first.
         users: R.
-        events: L, so that K = 1 + L.
+        events: e, so that L = 1 + e.
     """
     user_R1 = torch.arange(users, device=flat_Ex.device).unsqueeze(1)
-    row_RL = 1 + events * user_R1 + torch.arange(events, device=flat_Ex.device)
-    return flat_Ex[F.pad(row_RL, (1, 0))]
+    row_Re = 1 + events * user_R1 + torch.arange(events, device=flat_Ex.device)
+    return flat_Ex[F.pad(row_Re, (1, 0))]
 
 
-def flat_events(padded_RKx: Tensor) -> Tensor:
-    """Return rows [R * K, ...] of padded events: those of one user after another's, row 0 a null
+def flat_events(padded_RLx: Tensor) -> Tensor:
+    """Return rows [R * L, ...] of padded events: those of one user after another's, row 0 a null
     event's, as a model reads them."""
-    return padded_RKx.flatten(0, 1)
+    return padded_RLx.flatten(0, 1)
 
 
 @dataclass(frozen=True)
@@ -84,9 +86,9 @@ class PaddedLayout:
     """
 
     events: int
-    """L"""
+    """e"""
     candidates_each: int
-    """C"""
+    """K"""
     user_index_Q: Tensor
     """int64 [Q]"""
     history_ranges_Q3: Tensor
@@ -120,11 +122,11 @@ class PaddedLayout:
             event_time_ms: int64 [1 + E].
         """
         begin, middle, _ = self.history_ranges_Q3.unsqueeze(2).unbind(1)
-        event_L = torch.arange(self.events, device=begin.device)
-        row_QK = F.pad(self._rows(), (1, 0))
-        seen_QK = F.pad((event_L >= begin) & (event_L < middle), (1, 0), value=True)
+        event_e = torch.arange(self.events, device=begin.device)
+        row_QL = F.pad(self._rows(), (1, 0))
+        seen_QL = F.pad((event_e >= begin) & (event_e < middle), (1, 0), value=True)
         events = events_ED if keys_values is None else keys_values
-        layout = self._layout(row_QK, seen_QK)
+        layout = self._layout(row_QL, seen_QL)
         return interest.state(
             layout, events, event_time_ms, self.request_time_ms, projected=keys_values is not None
         )
@@ -146,23 +148,23 @@ class PaddedLayout:
         """
         _, middle, end = self.history_ranges_Q3.unsqueeze(2).unbind(1)
         longest: int = (end - middle).max().item()  # type: ignore[assignment]
-        event_K = torch.arange(longest + 1, device=middle.device) - 1
-        seen_QK = event_K < end - middle
-        event_QK = middle + event_K
-        row_QK = torch.where(event_QK < self.events, self._first_row() + event_QK, _OUTSIDE)
-        row_QK = torch.where(seen_QK & (event_K >= 0), row_QK, 0)
-        layout = self._layout(row_QK, seen_QK)
+        event_L = torch.arange(longest + 1, device=middle.device) - 1
+        seen_QL = event_L < end - middle
+        event_QL = middle + event_L
+        row_QL = torch.where(event_QL < self.events, self._first_row() + event_QL, _OUTSIDE)
+        row_QL = torch.where(seen_QL & (event_L >= 0), row_QL, 0)
+        layout = self._layout(row_QL, seen_QL)
         return interest.state(layout, events_ED, event_time_ms, self.request_time_ms)
 
     def means(self, events_ED: Tensor) -> tuple[Tensor, Tensor]:
         """See Layout."""
-        events_QLD = events_ED[self._rows()]
+        events_QeD = events_ED[self._rows()]
         begin, middle, end = self.history_ranges_Q3.unsqueeze(2).unbind(1)
-        event_L = torch.arange(self.events, device=begin.device)
+        event_e = torch.arange(self.events, device=begin.device)
         of_global, of_realtime = (
             torch.bmm(
-                ((event_L >= first) & (event_L < last)).to(events_QLD.dtype).unsqueeze(1),
-                events_QLD,
+                ((event_e >= first) & (event_e < last)).to(events_QeD.dtype).unsqueeze(1),
+                events_QeD,
             ).squeeze(1)
             / (last - first).clamp(min=1)
             for first, last in ((begin, middle), (middle, end))
@@ -170,23 +172,23 @@ class PaddedLayout:
         return of_global, of_realtime
 
     def _rows(self) -> Tensor:
-        """int64 [Q, L]: the rows of the events of every request's user."""
+        """int64 [Q, e]: the rows of the events of every request's user."""
         return self._first_row() + torch.arange(self.events, device=self.user_index_Q.device)
 
     def _first_row(self) -> Tensor:
         """int64 [Q, 1]: the row of the first event of every request's user."""
         return 1 + (1 + self.events) * self.user_index_Q.unsqueeze(1)
 
-    def _layout(self, row_QK: Tensor, seen_QK: Tensor) -> HistoryLayout:
+    def _layout(self, row_QL: Tensor, seen_QL: Tensor) -> HistoryLayout:
         """One group, in which every request has a user of its own."""
-        requests, device = row_QK.shape[0], row_QK.device
+        requests, device = row_QL.shape[0], row_QL.device
         request_Q = torch.arange(requests, device=device)
         group = Group(
             candidates=_MANY,
             requests_BC=request_Q.unsqueeze(1),
             has_request_BC=torch.ones(requests, 1, dtype=torch.bool, device=device),
-            rows_BL=row_QK,
-            visible_BCL=seen_QK.unsqueeze(1),
+            rows_BL=row_QL,
+            visible_BCL=seen_QL.unsqueeze(1),
         )
         own = Slots(rows=[request_Q.view(requests, 1, 1)], slot_N=request_Q, request_N=request_Q)
-        return HistoryLayout(groups=[group], rows=[row_QK], request_slots=own)
+        return HistoryLayout(groups=[group], rows=[row_QL], request_slots=own)

@@ -2,15 +2,14 @@
 
 They are made once per user and once per request, then gathered.
 
-Letters: R users, Q requests, N candidates, E events, F fields, d width of a table, C columns of an
-event, K numbers.
+Letters: R users, Q requests, N candidates, E events, F fields, d width of a table, c columns of an
+event, m numbers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -18,6 +17,7 @@ from torch import Tensor
 from hemix.data.spec import InputSpec
 from hemix.nn.fields import Fields, event_columns, event_columns_count
 from hemix.nn.inputs import Inputs
+from hemix.nn.states import PER_EVENT
 
 __all__ = ["PooledFields", "PooledState"]
 
@@ -26,15 +26,13 @@ __all__ = ["PooledFields", "PooledState"]
 class PooledState:
     """Fields and numbers of users, or of requests."""
 
-    by_event: ClassVar[tuple[str, ...]] = ("events_ED",)
-
     fields: Tensor
     """[R, F, d]; [Q, F, d] of requests: the user's, the context's, the pooled global and the pooled
     real-time history's"""
     numbers: Tensor
-    """[R, K]; [Q, K] of requests"""
-    events_ED: Tensor | None
-    """[1 + E, C * d] of users; None of requests, and where histories make no field"""
+    """[R, m]; [Q, m] of requests"""
+    events_ED: Tensor | None = field(metadata=PER_EVENT)
+    """[1 + E, c * d] of users; None of requests, and where histories make no field"""
 
 
 class PooledFields(Fields):
@@ -106,7 +104,7 @@ class PooledFields(Fields):
             inputs: Inputs with the level ``candidate``.
 
         Returns:
-            Fields [N, F, d] and numbers [N, K].
+            Fields [N, F, d] and numbers [N, m].
         """
         of_request = inputs.batch.request_index
         fields_NFd = torch.cat(

@@ -4,7 +4,8 @@ perceptron learns slowly.
 The idea is DLRM's (Naumov et al. 2019, section 2.1.4); decision 12 has what it brings. Pairs within
 a request are made once per request, those with a candidate's field once per candidate.
 
-Letters: R users, Q requests, N candidates, F fields, d width of a table, P pairs.
+Letters: R users, Q requests, N candidates, F fields, d width of a table, c fields of a
+candidate, p pairs.
 """
 
 from __future__ import annotations
@@ -32,22 +33,22 @@ def pair_dots(vectors_NFd: Tensor) -> Tensor:
     return dots_NFF.flatten(1).index_select(1, below * F + left)
 
 
-def cross_dots(vectors_NCd: Tensor, others_NFd: Tensor) -> Tensor:
+def cross_dots(vectors_Ncd: Tensor, others_NFd: Tensor) -> Tensor:
     """Return the dot products of candidate fields with request fields, then among themselves.
 
     Args:
-        vectors_NCd: The candidates' fields.
+        vectors_Ncd: The candidates' fields.
         others_NFd: The fields of each candidate's request.
 
     Returns:
-        [N, C * F + C * (C - 1) / 2].
+        [N, c * F + c * (c - 1) / 2].
     """
-    if not vectors_NCd.shape[1] or not others_NFd.shape[1]:
-        return pair_dots(vectors_NCd)
-    crossed_NCF = torch.bmm(vectors_NCd, others_NFd.transpose(1, 2))
-    if vectors_NCd.shape[1] < 2:
-        return crossed_NCF.flatten(1)
-    return torch.cat([crossed_NCF.flatten(1), pair_dots(vectors_NCd)], 1)
+    if not vectors_Ncd.shape[1] or not others_NFd.shape[1]:
+        return pair_dots(vectors_Ncd)
+    crossed_NcF = torch.bmm(vectors_Ncd, others_NFd.transpose(1, 2))
+    if vectors_Ncd.shape[1] < 2:
+        return crossed_NcF.flatten(1)
+    return torch.cat([crossed_NcF.flatten(1), pair_dots(vectors_Ncd)], 1)
 
 
 class FieldProducts(nn.Module):
@@ -69,15 +70,15 @@ class FieldProducts(nn.Module):
 
     @property
     def request_count(self) -> int:
-        """P of a request."""
+        """p, the pairs of a request."""
         F = self.fields.request_count
         return F * (F - 1) // 2
 
     @property
     def candidate_count(self) -> int:
-        """P of a candidate."""
-        C = self.fields.candidate_count
-        return C * self.fields.request_count + C * (C - 1) // 2
+        """p, the pairs with a field of a candidate."""
+        c = self.fields.candidate_count
+        return c * self.fields.request_count + c * (c - 1) // 2
 
     def of_users(self, inputs: Inputs) -> PooledState:
         """The users' fields and the events' columns."""
@@ -91,19 +92,19 @@ class FieldProducts(nn.Module):
             inputs: Inputs with the level ``request``.
 
         Returns:
-            Fields [Q, F, d] and products [Q, P].
+            Fields [Q, F, d] and products [Q, p].
         """
         fields_QFd = self.fields.of_requests(state, inputs).fields
         with torch.autocast(fields_QFd.device.type, enabled=False):
             return fields_QFd, pair_dots(fields_QFd)
 
     def of_candidates(self, request_QFd: Tensor, inputs: Inputs) -> Tensor:
-        """Return the products of candidate fields with request fields and each other, [N, P].
+        """Return the products of candidate fields with request fields and each other, [N, p].
 
         Args:
             request_QFd: The requests' fields.
             inputs: Inputs with the level ``candidate``.
         """
-        fields_NCd = self.fields.candidate(inputs)
-        with torch.autocast(fields_NCd.device.type, enabled=False):
-            return cross_dots(fields_NCd, request_QFd.index_select(0, inputs.batch.request_index))
+        fields_Ncd = self.fields.candidate(inputs)
+        with torch.autocast(fields_Ncd.device.type, enabled=False):
+            return cross_dots(fields_Ncd, request_QFd.index_select(0, inputs.batch.request_index))

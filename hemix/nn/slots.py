@@ -1,4 +1,28 @@
-"""Where candidates and events lie in the padded rectangles of groups, and gathers both ways."""
+"""Where candidates and events lie in the padded rectangles of groups, and gathers both ways.
+
+Rows of a batch are ragged; attention needs rectangles. An example of two users, A and B:
+
+    events     row 0 the null event   rows 1-5 A: a1 a2 a3 a4 a5   rows 6-8 B: b1 b2 b3
+    request 0  of A, sees a1 to a5    its candidate:  0
+    request 1  of B, sees b1 b2       its candidates: 1 2
+    request 2  of B, sees b1 to b3    its candidates: 3 4 5
+
+Users with histories of similar length form a :class:`Group`, padded to its own longest. Here each
+user is a group, of B = 1 row:
+
+    requests_BC    [[0]]                         [[1 2]]                      C = 1 and 2
+    rows_BL        [[0 1 2 3 4 5]]               [[0 6 7 8]]                  L = 6 and 4
+    visible_BCL    [[[1 1 1 1 1 1]]]             [[[1 1 1 0], [1 1 1 1]]]
+
+:class:`Slots` puts a rectangle [B, C, K] of candidates beside each group. K is the most candidates
+of one of its requests; a free slot repeats candidate 0:
+
+    Slots.rows     [[[0]]]                       [[[1 2 0], [3 4 5]]]         K = 1 and 3
+    slot number      0                              1 2 3    4 5 6
+    Slots.slot_N   [0 1 2 4 5 6], the slot of every candidate
+
+:func:`to_slots` gathers rows [N, x] into the rectangles, :func:`from_slots` brings results back.
+"""
 
 from __future__ import annotations
 
@@ -208,6 +232,15 @@ class _ToSlots(torch.autograd.Function):
     def forward(
         ctx: Any, rows_Nx: Tensor, slot_N: Tensor, null_first: bool, *layout: Tensor
     ) -> tuple[Tensor, ...]:
+        """Return the rows of every group.
+
+        Args:
+            ctx: Keeps the slots for the backward pass.
+            rows_Nx: N rows.
+            slot_N: The one slot of each row; below 0: none.
+            null_first: Whether row 0 is the null row, which has no slot.
+            layout: Rows of the slots of each group.
+        """
         ctx.save_for_backward(slot_N)
         ctx.null_first = null_first
         return tuple(_gathered(rows_Nx, index) for index in layout)

@@ -1,5 +1,7 @@
 """Tokenisation of HeMix: interact, then split.
 
+The tokens are called NS, non-sequence: they are made of all features but the events of histories.
+
     NS = split(W_2 GELU(W_1 [user ; context ; item ; cross] + b_1) + b_2) into S_G + S_R tokens
 
 W_1 is one linear map of the concatenation, computed as a sum of partial products. The user's
@@ -7,7 +9,7 @@ columns are multiplied once per user row, the context's once per request. The it
 once per distinct item, the crosses' once per candidate. Products of fields are further columns of a
 request or a candidate.
 
-Letters: R users, Q requests, N candidates, W width of a level's vectors, H hidden units, D token
+Letters: R users, Q requests, N candidates, W width of a level's vectors, U hidden units, D token
 width.
 """
 
@@ -55,7 +57,7 @@ class Tokenizer(nn.Module):
         """
         super().__init__()
         self.tokens, self.width = tokens, width
-        self.first = BlockLinear({**level_widths, **crossed}, hidden, loose=crossed)
+        self.first = BlockLinear({**level_widths, **crossed}, hidden, elementwise=crossed)
         self.second = nn.Linear(hidden, tokens * width)
         self.norm = make_norm(norm, width)
         self.dropout = nn.Dropout(dropout)
@@ -71,7 +73,7 @@ class Tokenizer(nn.Module):
 
     def project_request(
         self,
-        user_RH: Tensor,
+        user_RU: Tensor,
         user_index_Q: Tensor,
         context_QW: Tensor,
         crossed: Mapping[str, Tensor] = _NOTHING,
@@ -79,12 +81,12 @@ class Tokenizer(nn.Module):
         """Return the first layer's product of user, context and crossed columns, [Q, hidden].
 
         Args:
-            user_RH: The product of the user's columns.
+            user_RU: The product of the user's columns.
             user_index_Q: int64, the user of every request.
             context_QW: Vectors of the context.
             crossed: Further columns [Q, width] of the requests, by name.
         """
-        total = user_RH.index_select(0, user_index_Q)
+        total = user_RU.index_select(0, user_index_Q)
         return _plus(
             total, self.first.project_part("context", context_QW), *self._project_crossed(crossed)
         )
@@ -97,7 +99,7 @@ class Tokenizer(nn.Module):
 
     def forward(
         self,
-        request_QH: Tensor,
+        request_QU: Tensor,
         request_index_N: Tensor,
         item_IW: Tensor,
         item_index_N: Tensor,
@@ -107,14 +109,14 @@ class Tokenizer(nn.Module):
         """Return the NS tokens of every candidate, [N, S_NS, D].
 
         Args:
-            request_QH: From :meth:`project_request`.
+            request_QU: From :meth:`project_request`.
             request_index_N: int64, the request of every candidate.
             item_IW: Vectors of the distinct items.
             item_index_N: int64, the item of every candidate.
             cross_NW: Vectors of the crosses.
             crossed: Further columns [N, width] of the candidates, by name.
         """
-        hidden_NH = request_QH.index_select(0, request_index_N)
+        hidden_NU = request_QU.index_select(0, request_index_N)
         if item_IW.shape[0] < item_index_N.shape[0]:
             item_projected = self.first.project_part("item", item_IW)
             item_projected = (
@@ -122,13 +124,13 @@ class Tokenizer(nn.Module):
             )
         else:
             item_projected = self.first.project_part("item", item_IW.index_select(0, item_index_N))
-        hidden_NH = _plus(
-            hidden_NH,
+        hidden_NU = _plus(
+            hidden_NU,
             item_projected,
             self.first.project_part("cross", cross_NW),
             *self._project_crossed(crossed),
         )
-        tokens: Tensor = self.second(self.dropout(F.gelu(hidden_NH)))
+        tokens: Tensor = self.second(self.dropout(F.gelu(hidden_NU)))
         normed: Tensor = self.norm(tokens.view(-1, self.tokens, self.width))
         return normed
 

@@ -77,6 +77,8 @@ def evaluate_run(
         raise StorageError(
             f"{run.folder}: permission denied: evaluation writes {METRICS_FILE} and report.html "
             "there",
+            code="permission_denied",
+            field=str(run.folder),
             hint="evaluate a copy of the run",
         )
     impressions = data.split(split)

@@ -44,7 +44,9 @@ RUN_FORMAT = SavedFormat(version=4, error=RunError, remedy="train the run again"
 """Of run.json, settings.yaml and the weights; 4 since match counts are numbers of the data."""
 METRICS_FILE = "metrics.json"
 METRICS_FORMAT = SavedFormat(
-    version=1, error=RunError, remedy="train the run again, or evaluate it with that hemix"
+    version=1,
+    error=RunError,
+    remedy="train the run again, or evaluate it with the hemix version that wrote it",
 )
 Entity = Literal["user", "item"]
 ScoredPosition = Literal["logged", "serving"]
@@ -87,10 +89,17 @@ class Run:
             digests: dict[str, str] = info["weights"]
             fingerprint: str = info["fingerprint"]
         except (KeyError, TypeError) as error:
-            raise RunError(f"{folder / INFO_FILE}: damaged: no {error}") from error
+            path = folder / INFO_FILE
+            raise RunError(
+                f"{path}: damaged: no {error}", code="damaged_file", field=str(path)
+            ) from error
         schema = Schema.load(folder / "schema.yaml")
         if schema.fingerprint() != fingerprint:
-            raise RunError(f"{folder}: schema.yaml is not the one that this run was trained with")
+            raise RunError(
+                f"{folder}: schema.yaml is not the one that this run was trained with",
+                code="other_schema",
+                field=str(folder),
+            )
         _check_source(folder, info.get("model_source"))
         settings = build_settings(config=folder / "settings.yaml")
         model = build_predictor(spec, settings.model)
@@ -144,6 +153,8 @@ class Run:
         if hashes is None:
             raise RunError(
                 f"{self.folder}: has no table of its {level}s: an older hemix trained it",
+                code="missing_table",
+                field=f"{level}s",
                 hint="prepare and train again",
             )
         return EntityTable.load(self.folder / f"{level}s", self.schema, level, hashes=hashes)
@@ -158,7 +169,9 @@ class Run:
         for name, expected in {**self.info["encoders"], **self.info.get("id_maps", {})}.items():
             if not (folder / name).is_file() or file_hash(folder / name) != expected:
                 raise DataError(
-                    f"{folder / name}: missing or damaged: its hash is not the one in {INFO_FILE}"
+                    f"{folder / name}: missing or damaged: its hash is not the one in {INFO_FILE}",
+                    code="damaged_file",
+                    field=str(folder / name),
                 )
         return encoders
 
@@ -213,7 +226,11 @@ def _check_source(folder: Path, source: dict[str, str] | None) -> None:
     name, file = source.get("name", "?"), source.get("file")
     if name not in model_names():
         flag = f"add --import {file}" if file else f"import the module {source.get('module', '?')}"
-        raise RunError(f"{folder}: its model {name!r} is not registered: {flag}")
+        raise RunError(
+            f"{folder}: its model {name!r} is not registered: {flag}",
+            code="unknown_model",
+            field="--import",
+        )
 
 
 def begin(folder: Path, settings: Settings, dataset: Dataset) -> None:
@@ -240,7 +257,12 @@ def begin(folder: Path, settings: Settings, dataset: Dataset) -> None:
         source, copy = dataset.folder / name, folder / name
         copy.parent.mkdir(exist_ok=True)
         if not source.is_file():
-            raise DataError(f"{source}: missing from the dataset folder: prepare it again")
+            raise DataError(
+                f"{source}: missing from the dataset folder",
+                code="missing_file",
+                field=str(source),
+                hint="prepare it again",
+            )
         with storage_errors(copy):
             shutil.copyfile(source, copy)
 
@@ -336,6 +358,8 @@ def check_same_schema(run: Run, dataset: Dataset) -> None:
         raise RunError(
             f"{run.folder} was trained with other encoders than those of {dataset.folder}: the "
             "same schema, learned on other rows",
+            code="other_data",
+            field=str(dataset.folder),
             hint="train on this dataset, or evaluate on the one that the run was trained on",
         )
     difference = (
@@ -344,5 +368,7 @@ def check_same_schema(run: Run, dataset: Dataset) -> None:
     )
     raise RunError(
         f"{run.folder} was trained with another schema than {dataset.folder}: they differ in "
-        f"{difference}"
+        f"{difference}",
+        code="other_schema",
+        field=str(dataset.folder),
     )

@@ -31,8 +31,8 @@ def predicted_tables(
     """Score every impression of a split, one table a batch.
 
     Columns: ``log_row`` (row in the impression log), the user and item columns, ``time_ms``, one
-    for every output, and ``score``. The score is NaN where a column of its expression is missing or
-    its value is not finite.
+    for every output, and ``score``. The item is null for the unknown item. The score is NaN where a
+    column of its expression is missing or its value is not finite.
 
     Args:
         run: The model and its schema.
@@ -56,10 +56,11 @@ def predicted_tables(
         pq.read_table(data.folder / "ids" / f"{kind}.parquet").column(0)
         for kind in ("users", "items")
     )
-    number = load_array(data.folder / "items" / "number.npy")
+    item_of_row = load_array(data.folder / "items" / "number.npy")
     for scored in score_split(run, impressions, position=position, on_progress=on_progress):
         rows = scored.impression_index
         item_row = impressions.item_row[rows]
+        item = item_of_row[item_row]
         request = np.searchsorted(impressions.first_candidate, rows, side="right") - 1
         values = dict(scored.outputs)
         for column, name in enumerate(raw_names):
@@ -69,7 +70,7 @@ def predicted_tables(
             {
                 "log_row": impressions.log_row[rows],
                 run.schema.user: users.take(pa.array(impressions.user[request])),
-                run.schema.item: items.take(pa.array(np.maximum(number[item_row], 0))),
+                run.schema.item: items.take(pa.array(item, mask=item < 0)),
                 "time_ms": impressions.time_ms[request],
                 **{name: scored.outputs[name] for name in run.schema.outputs},
                 "score": expression.scores(values, len(rows)),

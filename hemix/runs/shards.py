@@ -70,7 +70,9 @@ def fill_rows(
     if filled != last - first:
         raise RunError(
             f"{shards[0].path.parent}: expected rows {first} to {last} of the tables, found "
-            f"{filled} of them"
+            f"{filled} of them",
+            code="missing_file",
+            field=str(shards[0].path.parent),
         )
 
 
@@ -83,7 +85,11 @@ def _copy_rows(
             rows = file.get_slice(name)
             shape, expected = list(rows.get_shape()), [shard.last - shard.first, *target.shape[1:]]
             if shape != expected:
-                raise RunError(f"{shard.path}: {name}: expected shape {expected}, found {shape}")
+                raise RunError(
+                    f"{shard.path}: {name}: expected shape {expected}, found {shape}",
+                    code="wrong_shape",
+                    field=name,
+                )
             for begin in range(low, high, _ROWS_A_COPY):
                 end = min(begin + _ROWS_A_COPY, high)
                 target[begin - first : end - first].copy_(
@@ -153,7 +159,8 @@ def _file_offsets(tables: ShardedTables) -> tuple[dict[str, int], int]:
 
 
 def _header(tables: ShardedTables, offsets: Mapping[str, int]) -> bytes:
-    """Header of the safetensors format: 8 bytes of its length, then padded JSON."""
+    """Header of a safetensors file (the format of its README, version 0.8): the length of the JSON
+    in 8 bytes, little-endian, then the JSON, padded with spaces to a multiple of 8."""
     content = {}
     for name, (first, last) in sorted(tables.ranges().items()):
         shape = [last - first, tables.width]

@@ -221,7 +221,11 @@ def _read_matching(
             for tensor in (targets.get(name), tensors.get(name))
         )
         if expected != actual:
-            raise RunError(f"{path}: {name}: expected shape {expected}, found {actual}")
+            raise RunError(
+                f"{path}: {name}: expected shape {expected}, found {actual}",
+                code="wrong_shape",
+                field=name,
+            )
 
     @torch.no_grad()
     def copy() -> None:

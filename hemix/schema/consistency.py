@@ -100,7 +100,7 @@ def check_statistics(schema: Schema) -> None:
     if schema.history.counts and HISTORY_COUNTS in schema.features.context:
         raise InvalidKey(
             f"features.context.{HISTORY_COUNTS}",
-            "the name is taken by history.counts; name the feature otherwise",
+            "the name is taken by history.counts; choose another name",
         )
     if schema.history.match_counts is not None:
         names = (*schema.features.context, *schema.features.cross, *schema.statistics)

@@ -46,7 +46,7 @@ def check_labels(schema: Schema) -> None:
         if name in prediction_columns:
             raise InvalidKey(
                 f"labels.{name}",
-                "the name is taken by a column of the predictions; name the label otherwise",
+                "the name is taken by a column of the predictions; choose another name",
             )
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
             raise InvalidKey(f"labels.{name}", "expected a name of letters, digits and _")

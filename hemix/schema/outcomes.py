@@ -75,7 +75,7 @@ def _check_feature(key: str, name: str, feature: FeatureType, outcomes: Mapping[
             raise InvalidKey(
                 key,
                 f"column {column!r} is {outcomes[column]}, which is not known when "
-                "ranking; leave the feature away",
+                "ranking; leave out the feature",
             )
 
 

@@ -135,7 +135,8 @@ class Schema(SchemaSection):
         content = self.model_dump(mode="json", by_alias=True, exclude={"name", "tables", *exclude})
         content["history"]["source"] = self.history_source
         if not self.history.counts:
-            # schemas older than the key keep their fingerprint
+            # so that a fingerprint from before history.counts existed still matches; match_counts
+            # has no such rule, because it is on by default and changes the columns
             del content["history"]["counts"]
         content["has"] = [
             table
@@ -194,7 +195,11 @@ class Schema(SchemaSection):
         content = parse_yaml(text, source, SchemaError)
         if not isinstance(content, dict):
             value = "it is empty" if content is None else f"got {type(content).__name__}"
-            raise SchemaError(f"{source}: expected keys such as user, item, labels, split; {value}")
+            raise SchemaError(
+                f"{source}: expected keys such as user, item, labels, split; {value}",
+                code="missing_key",
+                field=source,
+            )
         try:
             return cls.model_validate(content)
         except ValidationError as error:

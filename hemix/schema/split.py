@@ -20,7 +20,12 @@ Boundary = int | float | str
 
 
 class Split(SchemaSection):
-    """Boundaries of the splits: train < ``valid`` <= valid rows < ``test`` <= test rows < ``end``.
+    """Boundaries of the splits.
+
+    - ``start``: the first value of the train split; by default all rows before ``valid``
+    - ``valid``: the first value of the validation split; rows before it are train
+    - ``test``: the first value of the test split
+    - ``end``: the first value that is in no split; by default all later rows are test
 
     On the clock column a boundary is a local date or time (``2026-01-15``, ``2026-01-15 06:00``) or
     a number in the clock's unit. On any other column it compares with the column's own values.

@@ -3,6 +3,21 @@
 A thread that finds a free slot starts at once with the requests queued so far; it never waits for
 more. An idle server thus adds no delay and divides a large request among free slots; a busy one
 batches small requests and divides none.
+
+There are no worker threads. A thread in :meth:`DynamicBatcher.run` brings one request, a ticket::
+
+    queued -- some thread takes it into a batch --> running -- the batch ends --> done
+
+Under the lock ``_changed``:
+
+- A slot is in use for every batch that runs, and for every range that :meth:`DynamicBatcher.divide`
+  gives to a helper; never more than there are slots.
+- A thread whose ticket is not done takes the next batch as soon as a slot is free and tickets are
+  queued, whether its own is among them or not. Otherwise it sleeps.
+
+So no slot stays free while tickets are queued. There are as many threads as tickets that are not
+done: the queued ones, and at least one in each running batch. Only one thread runs each batch, so
+at least as many threads sleep as tickets are queued. Whoever frees a slot wakes them.
 """
 
 from __future__ import annotations
@@ -23,7 +38,7 @@ RangeResult = TypeVar("RangeResult")
 
 
 class _Ticket(Generic[Request, Result]):
-    """A queued request and its result."""
+    """A request and its result."""
 
     __slots__ = ("done", "error", "request", "result", "size")
 
@@ -75,14 +90,7 @@ class DynamicBatcher(Generic[Request, Result]):
         ticket: _Ticket[Request, Result] = _Ticket(request, size)
         with self._changed:
             self._queue.append(ticket)
-        while True:
-            with self._changed:
-                while not ticket.done and (self._slots_in_use >= self._slots or not self._queue):
-                    self._changed.wait()
-                if ticket.done:
-                    break
-                batch = self._next_batch()
-                self._slots_in_use += 1
+        while batch := self._batch_to_run(ticket):
             self._run_batch(batch)
         if ticket.error is not None:
             # the error's traceback refers to this frame: without these deletions, a cycle
@@ -98,7 +106,9 @@ class DynamicBatcher(Generic[Request, Result]):
     ) -> list[RangeResult]:
         """Divide a request that holds a slot among it and the free slots.
 
-        A range that no helper has started when the caller is done is computed by the caller.
+        A range that no helper has started when the caller is done is computed by the caller. After
+        an error the ranges that have not started are cancelled, and the running ones are awaited,
+        because they use the caller's request.
 
         Args:
             work: Returns the result of the range from first to last (exclusive).
@@ -147,7 +157,20 @@ class DynamicBatcher(Generic[Request, Result]):
                     self._slots_in_use -= free
                     self._changed.notify_all()
 
-    def _next_batch(self) -> list[_Ticket[Request, Result]]:
+    def _batch_to_run(
+        self, ticket: _Ticket[Request, Result]
+    ) -> list[_Ticket[Request, Result]] | None:
+        """Wait until the ticket is done, then return None; or take a slot and return a batch."""
+        with self._changed:
+            while not ticket.done and (self._slots_in_use >= self._slots or not self._queue):
+                self._changed.wait()
+            if ticket.done:
+                return None
+            self._slots_in_use += 1
+            return self._take_batch()
+
+    def _take_batch(self) -> list[_Ticket[Request, Result]]:
+        """Take the first tickets from the queue, at least one; the caller holds the lock."""
         batch = [self._queue.popleft()]
         total = batch[0].size
         while self._queue and total + self._queue[0].size <= self._max_batch_size:

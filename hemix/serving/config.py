@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hemix.errors import SettingsError
 from hemix.measure import processors
-from hemix.schema import Schema
 from hemix.serving.stores.base import DAY_MS, StoreLimits
 from hemix.validation import closest_name, first_problem
 from hemix.yaml_files import read_yaml
 
-__all__ = ["ENVIRONMENT_PREFIX", "Precision", "ServeConfig", "load_config"]
+if TYPE_CHECKING:  # the command line imports this module for its flags, and the schema needs NumPy
+    from hemix.schema import Schema
+
+__all__ = ["ENVIRONMENT_PREFIX", "DefaultText", "Precision", "ServeConfig", "load_config"]
 
 Precision = Literal["fp32", "bf16"]
 
@@ -29,52 +32,69 @@ _CONFIG_VARIABLE = f"{ENVIRONMENT_PREFIX}CONFIG"
 """Names the file where no flag does"""
 
 
-class ServeConfig(BaseModel):
-    """The configuration of a server. Every field has the name of its flag."""
+@dataclass(frozen=True)
+class DefaultText:
+    """What the help shows as the default of a field that is None."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    text: str | None = None
+    """None: nothing"""
+
+
+class ServeConfig(BaseModel):
+    """The configuration of a server.
+
+    The flags of ``hemix serve`` are its fields: name, type, default, bounds, and the docstring as
+    help (:func:`hemix.cli.command.setting_flags`).
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     host: str = "127.0.0.1"
+    """Address; one that other machines reach needs a token."""
     port: int = Field(default=8080, ge=0, le=65535)
-    """0: any free port."""
-    store: str | None = None
-    """URL of the store; None: SQLite in events.db in the run's folder."""
-    token_file: Path | None = None
-    admin_token_file: Path | None = None
-    registry: Path | None = None
-    """Folder name/version/ of versions that may be loaded; None: RUN, if it is a registry."""
+    """Port; 0: a free one."""
+    store: Annotated[str | None, DefaultText("SQLite, RUN/events.db")] = None
+    """Store URL: memory://, sqlite:///file.db or redis://HOST:PORT/DB."""
+    token_file: Annotated[Path | None, DefaultText()] = None
+    """File with the token."""
+    admin_token_file: Annotated[Path | None, DefaultText()] = None
+    """File with the token for loading versions."""
+    registry: Annotated[Path | None, DefaultText("RUN, if it is a registry")] = None
+    """Folder name/version/ of versions that may be loaded."""
     threads: int = Field(default=1, ge=1)
     """PyTorch threads of each worker."""
-    workers: int | None = Field(default=None, ge=1)
-    """Threads that score; None: the cores divided by ``threads``."""
+    workers: Annotated[int | None, DefaultText("cores / threads")] = Field(default=None, ge=1)
+    """Threads that score; a large ranking is divided among free ones."""
     device: str = "cpu"
-    log: Path | None = None
-    """Folder of the ranking logs; None: ``served`` in the run's folder."""
+    """Device that scores: cpu, cuda or cuda:N."""
+    log: Annotated[Path | None, DefaultText("RUN/served")] = None
+    """Folder of the ranking logs."""
     no_log: bool = False
-    served_keep_days: float | None = Field(default=None, ge=0.01)
-    """Days after which files of the log are deleted; None: never."""
+    """Do not log rankings."""
+    served_keep_days: Annotated[float | None, DefaultText("never")] = Field(default=None, ge=0.01)
+    """Days after which files of the log are deleted."""
     cache_mib: float = Field(default=256, ge=0)
-    """Memory for cached user states."""
+    """Memory for cached user states, in MiB."""
     history_cap: int = Field(default=StoreLimits.cap, ge=1)
-    """Maximum events of one user."""
+    """Maximum number of events of a user."""
     history_ttl_days: int = Field(default=90, ge=0)
     """Days after which an inactive user is deleted; 0: never."""
     item_ttl_days: int = Field(default=365, ge=0)
     """Days after which an item's live features are deleted; 0: never."""
     strict: bool = False
-    """Refuse users, items and columns that the run does not know."""
+    """Refuse users, items, columns that the run does not know."""
     precision: Precision = "fp32"
-    """Precision of the model's dense layers."""
+    """Precision of the dense layers."""
     max_items: int = Field(default=2_000, ge=1)
-    """Maximum items of a ranking."""
+    """Maximum number of items of a ranking."""
     max_body_mib: int = Field(default=8, ge=1)
-    """Maximum decompressed body."""
+    """Maximum decompressed body, in MiB."""
     queue: int = Field(default=64, ge=0)
-    """Maximum rankings, and bodies of events, that wait; further ones are refused."""
+    """Maximum number of rankings, and of bodies of events, that wait; then 503."""
     deadline: float = Field(default=5.0, ge=0.1)
-    """Maximum seconds for an answer."""
+    """Maximum seconds for an answer; then 504."""
     store_timeout: float = Field(default=0.25, ge=0.01)
-    """Maximum seconds for a ranking's read of the store; then it ranks without."""
+    """Maximum seconds to read the store; then ranked without."""
 
     @property
     def scoring_workers(self) -> int:

@@ -20,7 +20,7 @@ from hemix.data.history import find_history_ranges
 from hemix.data.spec import TIMELESS_MS
 from hemix.errors import DataError
 from hemix.schema import Schema
-from hemix.serving.models import LoadedModel
+from hemix.serving.loaded_models import LoadedModel
 from hemix.serving.stores import Store
 
 __all__ = ["suggested_values", "suggestions", "user_history"]
@@ -30,7 +30,7 @@ _USERS, _ITEMS, _LABELLED_ITEMS = 40, 400, 5_000
 
 def suggestions(model: LoadedModel) -> dict[str, Any]:
     """Return what the playground shows of a model, with values to try."""
-    schema = model.ranker.schema
+    schema = model.engine.schema
     return {
         "model": model.name,
         "version": model.version,

@@ -32,13 +32,13 @@ from hemix.serving.encoded import RequestSide, UserSide
 from hemix.serving.entity_encoder import EntityEncoder, EntityRows
 from hemix.serving.field_validation import FieldValidator
 from hemix.serving.statistics_encoder import StatisticsEncoder, StatisticsInputs
-from hemix.serving.types import Candidate, Event, Features, RankRequest
+from hemix.serving.types import Candidate, Event, LiveFeatures, RankRequest
 
 __all__ = ["RequestEncoder"]
 
 Array = npt.NDArray[Any]
 
-_NOTHING = Features()
+_NOTHING = LiveFeatures()
 _SLACK = 128
 """Events read beyond a request's histories, because some may be later than the request"""
 
@@ -111,7 +111,7 @@ class RequestEncoder:
         row: int,
         live_values: Mapping[str, Any],
         events: Sequence[Event],
-        items: Mapping[str, Features],
+        items: Mapping[str, LiveFeatures],
     ) -> UserSide:
         """Encode a user and their events.
 
@@ -180,7 +180,7 @@ class RequestEncoder:
         return extended, order
 
     def _event_items(
-        self, ids: pa.Array, time_ms: Array, live: Mapping[str, Features]
+        self, ids: pa.Array, time_ms: Array, live: Mapping[str, LiveFeatures]
     ) -> tuple[EntityRows, Array]:
         """Encode the items of events as they were at the events' times.
 
@@ -227,7 +227,7 @@ class RequestEncoder:
         return np.array([[max(0, middle - history.global_length), middle, end]])
 
     def request_side(
-        self, request: RankRequest, user: UserSide, items: Mapping[str, Features]
+        self, request: RankRequest, user: UserSide, items: Mapping[str, LiveFeatures]
     ) -> RequestSide:
         """Encode a request.
 
@@ -240,7 +240,6 @@ class RequestEncoder:
             RequestError: A value cannot be used; names its field.
         """
         rows, time_ms = len(request.items), np.array([request.time_ms])
-        history_ranges = self.history_ranges(request, user.time_ms)
         context = self._context.parse(1, columns_of([request.context]), _refuse("context"))
         cross = self._cross.parse(
             rows, columns_of([c.fields for c in request.items]), _refuse_candidate
@@ -250,9 +249,8 @@ class RequestEncoder:
         needs_coordinates = self._needs_coordinates
         coordinates = self._coordinates(user, context, candidates) if needs_coordinates else {}
         context_block = self._encoders.block("context", context, 1, time_ms=time_ms)
-        times_ms = np.repeat(time_ms, rows)
         cross_block = self._encoders.block(
-            "cross", cross, rows, time_ms=times_ms, coordinates=coordinates
+            "cross", cross, rows, time_ms=np.repeat(time_ms, rows), coordinates=coordinates
         )
         inputs = StatisticsInputs(
             user=request.user,
@@ -267,7 +265,7 @@ class RequestEncoder:
         seen = SeenEvents(
             event_ids=user.ids,
             time_ms=user.time_ms,
-            history_ranges=history_ranges,
+            history_ranges=self.history_ranges(request, user.time_ms),
             request_time_ms=time_ms,
         )
         context_numbers = self._history_numbers.context(seen, user.matches)
@@ -277,7 +275,7 @@ class RequestEncoder:
         )
         return RequestSide(
             request=request,
-            history_ranges=history_ranges,
+            history_ranges=seen.history_ranges,
             context=context_block.with_numbers(
                 self._statistics.numbers("context", inputs), context_numbers
             ),
@@ -290,7 +288,11 @@ class RequestEncoder:
         )
 
     def _candidates(
-        self, items: Sequence[Candidate], keys: Array, time_ms: int, live: Mapping[str, Features]
+        self,
+        items: Sequence[Candidate],
+        keys: Array,
+        time_ms: int,
+        live: Mapping[str, LiveFeatures],
     ) -> tuple[EntityRows, Array]:
         """Encode candidates.
 
@@ -313,7 +315,7 @@ class RequestEncoder:
         ids = [candidate.id for candidate in items]
         return self.items.encode(ids, rows, overrides, self._refuse_own_fields(items)), known
 
-    def _overrides(self, candidate: Candidate, live: Features) -> Mapping[str, Any]:
+    def _overrides(self, candidate: Candidate, live: LiveFeatures) -> Mapping[str, Any]:
         """Return live features, overridden by the request's fields."""
         if not candidate.fields:
             return live.values

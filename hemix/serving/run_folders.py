@@ -89,13 +89,17 @@ def check_histories(schema: Schema, limits: StoreLimits, version: str) -> None:
     if longest > limits.cap:
         raise RunError(
             f"{version}: reads {longest:,} events of a user, but this server's store keeps "
-            f"{limits.cap:,}: start it with --history-cap {longest} or more"
+            f"{limits.cap:,}: start it with --history-cap {longest} or more",
+            code="unsuitable_store",
+            field="--history-cap",
         )
     if (schema.history_source == "impressions") != limits.impressions:
         stored = "impressions too" if limits.impressions else "no impressions"
         raise RunError(
             f"{version}: its histories are of {schema.history_source}, but the histories of this "
-            f"server's store contain {stored}: give it a server and a store of its own"
+            f"server's store contain {stored}: give it a server and a store of its own",
+            code="unsuitable_store",
+            field="--store",
         )
 
 

@@ -21,13 +21,13 @@ from hemix.serving.http.service import RequestLimits, Service
 from hemix.serving.http.uvicorn_server import bind, serve
 from hemix.serving.idle_maintenance import IdleMaintenance
 from hemix.serving.json_logging import configure_logging
-from hemix.serving.models import LoadedModels, LoadRanker, Ranker
+from hemix.serving.loaded_models import LoadedModels, LoadEngine, RankingEngine
 from hemix.serving.ranking_log import LoggingStore, RankingLog, RankingLogs
 from hemix.serving.run_folders import check_histories, find_runs
 from hemix.serving.stores import Store, StoreLimits, open_store
 from hemix.serving.types import Ranking, RankRequest
 
-__all__ = ["ranker_loader", "run_server"]
+__all__ = ["engine_loader", "run_server"]
 
 _REQUEST_THREADS_PER_WORKER = 4
 """While one request is scored, others decode and encode, and small ones are batched"""
@@ -69,8 +69,8 @@ def run_server(
     if logs is not None:
         store = LoggingStore(store, logs)
     torch_seconds = _import_torch(config)
-    load_ranker = ranker_loader(store, limits, logs, config)
-    models = LoadedModels(load_ranker, registry, strict=config.strict)
+    load_engine = engine_loader(store, limits, logs, config)
+    models = LoadedModels(load_engine, registry, strict=config.strict)
     for name, version, folder in runs:
         models.put(name, version, folder)
     service = Service(
@@ -158,9 +158,9 @@ def _trim_memory_regularly(idle: IdleMaintenance) -> None:
         idle.wait_until_idle(_TRIM_WAIT_SECONDS)
 
 
-def ranker_loader(
+def engine_loader(
     store: Store, limits: StoreLimits, logs: RankingLogs | None, config: ServeConfig
-) -> LoadRanker:
+) -> LoadEngine:
     """Return a function that loads a version's engine, with its log.
 
     Args:
@@ -170,7 +170,7 @@ def ranker_loader(
         config: The configuration.
     """
 
-    def load(folder: Path, name: str, version: str) -> Ranker:
+    def load(folder: Path, name: str, version: str) -> RankingEngine:
         from hemix.serving.engine import Engine
 
         schema = Schema.load(folder / "schema.yaml")
@@ -184,15 +184,15 @@ def ranker_loader(
             if logs is not None and log is not None:
                 logs.release(log)
             raise
-        return engine if logs is None or log is None else _LoggedRanker(engine, logs, log)
+        return engine if logs is None or log is None else _LoggedEngine(engine, logs, log)
 
     return load
 
 
-class _LoggedRanker:
+class _LoggedEngine:
     """An engine that releases its log when it closes."""
 
-    def __init__(self, engine: Ranker, logs: RankingLogs, log: RankingLog) -> None:
+    def __init__(self, engine: RankingEngine, logs: RankingLogs, log: RankingLog) -> None:
         self._engine, self._logs, self._log = engine, logs, log
         self.schema = engine.schema
 

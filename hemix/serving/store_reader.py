@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from hemix.errors import StoreError
 from hemix.serving.stores import Store
-from hemix.serving.types import Features, History
+from hemix.serving.types import LiveFeatures, StoredHistory
 
 __all__ = ["StoreReader", "StoreSnapshot"]
 
@@ -29,9 +29,9 @@ _READS_PER_THREAD = 4
 class StoreSnapshot:
     """What a ranking reads from the store."""
 
-    history: History = field(default_factory=History)
-    user: Features = field(default_factory=Features)
-    items: dict[str, Features] = field(default_factory=dict)
+    history: StoredHistory = field(default_factory=StoredHistory)
+    user: LiveFeatures = field(default_factory=LiveFeatures)
+    items: dict[str, LiveFeatures] = field(default_factory=dict)
     degraded: tuple[str, ...] = ()
     """What could not be read."""
 
@@ -73,7 +73,7 @@ class StoreReader:
         self,
         user: str,
         known_revision: int,
-        items_of: Callable[[History], Collection[str]],
+        items_of: Callable[[StoredHistory], Collection[str]],
         *,
         history: bool = True,
     ) -> StoreSnapshot:
@@ -115,10 +115,10 @@ class StoreReader:
         self,
         user: str,
         known_revision: int,
-        items_of: Callable[[History], Collection[str]],
+        items_of: Callable[[StoredHistory], Collection[str]],
         with_history: bool,
     ) -> StoreSnapshot:
-        history = History()
+        history = StoredHistory()
         if with_history:
             history = self._store.history(user, limit=self._limit, known_revision=known_revision)
         return StoreSnapshot(

@@ -15,13 +15,13 @@ __all__ = [
     "Candidate",
     "Event",
     "EventKind",
-    "Features",
-    "History",
     "HistoryOverride",
+    "LiveFeatures",
     "RankRequest",
     "RankedItem",
     "Ranking",
     "Status",
+    "StoredHistory",
 ]
 
 EventKind = Literal["interaction", "impression", "user", "item"]
@@ -57,11 +57,11 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
-class History:
+class StoredHistory:
     """A user's newest events, or the events that are new since the last read."""
 
     revision: int = 0
-    """Changes with every write and with expiry, and never repeats for other content; 0: empty."""
+    """See :class:`hemix.serving.stores.base.Store`; 0: no events."""
     events: tuple[Event, ...] = ()
     """By event time, at equal times in the order of arrival."""
     after: int = 0
@@ -74,14 +74,14 @@ class History:
 
 
 @dataclass(frozen=True, slots=True)
-class Features:
+class LiveFeatures:
     """Features that events set for a user or an item: the newest value of every column.
 
     The newest value is that of the latest event time, then of the latest arrival.
     """
 
     revision: int = 0
-    """Changes with every write and never repeats for other content; 0: no features."""
+    """See :class:`hemix.serving.stores.base.Store`; 0: no features."""
     values: Mapping[str, Any] = field(default_factory=dict)
     since_ms: int = 0
     """Time of the newest event that set one of the values."""

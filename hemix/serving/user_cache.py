@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor
 
 from hemix.serving.encoded import UserSide
-from hemix.serving.types import History
+from hemix.serving.types import StoredHistory
 
 __all__ = ["CachedUserState", "UserStateCache", "tensor_bytes"]
 
@@ -43,7 +43,7 @@ class CachedUserState:
     items: Mapping[str, int]
     """Revisions of the features that events set for the items, where events carry them."""
 
-    def continues_in(self, history: History) -> bool:
+    def continues_in(self, history: StoredHistory) -> bool:
         """Return whether a history, read with this one's revision, is the same or extends it."""
         return self.history != 0 and self.history in (history.revision, history.after)
 

@@ -20,7 +20,7 @@ from hemix.serving.batch import user_batch
 from hemix.serving.encoded import UserSide
 from hemix.serving.request_encoder import RequestEncoder
 from hemix.serving.store_reader import StoreReader, StoreSnapshot
-from hemix.serving.types import CacheOutcome, Event, Features, History, RankRequest
+from hemix.serving.types import CacheOutcome, Event, LiveFeatures, RankRequest, StoredHistory
 from hemix.serving.user_cache import CachedUserState, UserStateCache
 
 __all__ = ["UserLookup", "UserStates"]
@@ -111,7 +111,7 @@ class UserStates:
         return self._entry(side.without_items(), state, snapshot, _items_of(events))
 
     def _read(self, request: RankRequest, cached: CachedUserState | None) -> StoreSnapshot:
-        def items_of(history: History) -> Collection[str]:
+        def items_of(history: StoredHistory) -> Collection[str]:
             continues = cached is not None and cached.continues_in(history)
             earlier = cached.item_ids if cached is not None and continues else ()
             candidates = {candidate.id for candidate in request.items}
@@ -150,14 +150,15 @@ class UserStates:
         self,
         user: str,
         row: int,
-        features: Features,
+        features: LiveFeatures,
         events: tuple[Event, ...],
         snapshot: StoreSnapshot,
     ) -> tuple[UserSide, Any]:
         side = self._encoder.user_side(user, row, features.values, events, snapshot.items)
         batch = user_batch(side, self._spec).to(self._device)
         with self._autocast():
-            return side, self._model.encode_user(self._model.embed(batch, ["user"]))
+            state = self._model.encode_user(self._model.embed(batch, ["user"]))
+            return side, self._model.keep_user(state)
 
     def _entry(
         self, side: UserSide, state: Any, snapshot: StoreSnapshot, item_ids: frozenset[str]
@@ -181,7 +182,7 @@ class UserStates:
         }
 
 
-def _events(request: RankRequest, history: History) -> tuple[Event, ...]:
+def _events(request: RankRequest, history: StoredHistory) -> tuple[Event, ...]:
     """Return the request's own history if it has one, else the store's."""
     own = request.history
     return history.events if own is None else (*own.global_, *own.realtime)

@@ -42,7 +42,7 @@ def orthogonalised(x: Tensor) -> Tensor:
 def linear_maps(model: nn.Module) -> set[Tensor]:
     """Return the weights of a model that are linear maps with more than one row and column.
 
-    Learned vectors, look-ups and the loose columns of a map are no linear maps.
+    Learned vectors, look-ups and the ``elementwise`` columns of a map are no linear maps.
     """
     weights: set[Tensor] = set()
     for module in model.modules():
@@ -50,7 +50,7 @@ def linear_maps(model: nn.Module) -> set[Tensor]:
             weights.add(module.weight)
         elif isinstance(module, BlockLinear):
             weights.update(
-                block for name, block in module.blocks.items() if name not in module.loose
+                block for name, block in module.blocks.items() if name not in module.elementwise
             )
     return {weight for weight in weights if min(weight.shape[-2:]) > 1}
 

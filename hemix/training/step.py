@@ -49,8 +49,10 @@ class TrainStep:
                 cpu_batch = cpu_batch.expand_per_impression()
             microbatch = replace(cpu_batch, loss_weight=loss_weight).to(self._device)
             with autocast(self._device, options.precision):
-                logits_NT = state.model(microbatch)
-            loss = state.model.loss(logits_NT.float(), microbatch)
+                logits_NT, *auxiliary = state.model.training_logits(microbatch)
+            loss = state.model.loss(
+                logits_NT.float(), microbatch, [logits.float() for logits in auxiliary]
+            )
             loss.backward()  # type: ignore[no-untyped-call]
             if accumulates:
                 state.model.tables.end_microbatch()

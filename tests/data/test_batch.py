@@ -297,7 +297,7 @@ def test_one_batch_concatenated_is_itself() -> None:
 
 
 def test_batches_with_and_without_labels_do_not_join() -> None:
-    with pytest.raises(AssertionError, match="labels"):
+    with pytest.raises(AssertionError):
         RequestBatch.concatenate([small(), dataclasses.replace(small(), labels=None)])
 
 

@@ -24,6 +24,7 @@ from hemix.features.distance import haversine_km
 from hemix.features.scaling import Scale
 from hemix.schema import Schema
 from tests.data.small import at
+from tests.refusals import raises
 
 SCHEMA = Schema.parse("""
 name: all-kinds
@@ -210,12 +211,13 @@ def test_saved_and_loaded(encoders: Encoders, tmp_path: Path) -> None:
 
 
 def test_damaged_folders_are_refused(encoders: Encoders, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"encoders\.json: missing"):
+    path = tmp_path / "encoders.json"
+    with raises(DataError, code="missing_file", field=path):
         Encoders.load(tmp_path)
     encoders.save(tmp_path)
     other = SCHEMA.to_yaml().replace("size: 2", "size: 3")
     (tmp_path / "schema.yaml").write_text(other)
-    with pytest.raises(SchemaError, match="expected the schema with fingerprint"):
+    with raises(SchemaError, code="other_schema", field=path):
         Encoders.load(tmp_path)
 
 

@@ -14,6 +14,7 @@ from hemix.evaluation import metrics
 from hemix.evaluation.evaluate import evaluate_predictions
 from hemix.evaluation.slices import slice_masks
 from tests.evaluation.synthetic import synthetic_predictions
+from tests.refusals import raises
 
 DESIGN_KEYS = {
     "auc",
@@ -208,29 +209,17 @@ def test_slices_partition_the_rows_and_hold_their_metrics(figures):
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "message"),
+    ("field", "value", "code", "values"),
     [
-        (
-            "labels",
-            np.full((2000, 2), 3),
-            r"Predictions\.labels\[click\]: expected 0, 1 or -1 \(unknown\), got 3 in row 0",
-        ),
-        (
-            "labels",
-            np.zeros((2000, 1)),
-            r"Predictions\.labels: expected shape \(2000, 2\), got \(2000, 1\)",
-        ),
-        ("user", np.zeros(3), r"Predictions\.user: expected shape \(2000,\), got \(3,\)"),
-        (
-            "probabilities",
-            np.full((2000, 2), np.nan),
-            r"Predictions\.probabilities: expected probabilities from 0 to 1, got",
-        ),
-        ("given", (None, 1), r"Predictions\.given\[1\]: expected an earlier task or None, got 1"),
+        ("labels", np.full((2000, 2), 3), None, ["click", 0, 1, -1, 3, "row 0"]),
+        ("labels", np.zeros((2000, 1)), "wrong_shape", [(2000, 2), (2000, 1)]),
+        ("user", np.zeros(3), "wrong_shape", [(2000,), (3,)]),
+        ("probabilities", np.full((2000, 2), np.nan), None, [0, 1, "nan", "row 0"]),
+        ("given", (None, 1), None, ["[1]", "None", "got 1"]),
     ],
 )
-def test_invalid_predictions_are_refused_by_field_and_row(field, value, message):
-    with pytest.raises(DataError, match=message):
+def test_invalid_predictions_are_refused_by_field_and_row(field, value, code, values):
+    with raises(DataError, *values, code=code, field=field):
         evaluate_predictions(synthetic_predictions(**{field: value}))
 
 

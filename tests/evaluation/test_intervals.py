@@ -21,6 +21,7 @@ from hemix.evaluation.resampling import (
     percentile_interval,
     replicates,
 )
+from tests.refusals import raises
 
 A = np.array
 
@@ -170,9 +171,9 @@ def test_undefined_standard_errors_and_differences_give_the_reason():
     assert auc_difference(A([0, 0]), A([0.1, 0.2]), A([0.1, 0.2]), A([0, 1])) == UndefinedMetric(
         "no positives"
     )
-    with pytest.raises(DataError, match="expected 3 rows like the resamples, got 2"):
+    with raises(DataError, 3, 2, field="labels"):
         auc_replicates(A([1, 0]), A([0.1, 0.2]), UserResamples(A([0, 1, 2]), count=2))
-    with pytest.raises(DataError, match="replicates: expected 1 or more, got 0"):
+    with raises(DataError, 1, 0, field="count"):
         UserResamples(A([0]), count=0)
 
 

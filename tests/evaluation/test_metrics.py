@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hemix.errors import DataError
 from hemix.evaluation import metrics
 from hemix.evaluation.metrics import UndefinedMetric
+from tests.refusals import raises
 
 A = np.array
 property_test = settings(deadline=None, max_examples=60)
@@ -331,21 +332,21 @@ def test_bounded_metrics_stay_between_0_and_1(case):
 
 
 @pytest.mark.parametrize(
-    ("labels", "scores", "weights", "message"),
+    ("labels", "scores", "weights", "field", "code", "values"),
     [
-        ([0, 2], [0.1, 0.2], None, "labels: expected 0 or 1, got 2 in row 1"),
-        ([0, 1], [0.1, math.nan], None, "scores: expected finite numbers, got nan in row 1"),
-        ([0, 1], [0.1], None, r"scores: expected shape \(2,\) like the labels, got \(1,\)"),
-        ([0, 1], [0.1, 0.2], [1.0, -1.0], "weights: expected 0 or more, got -1.0 in row 1"),
+        ([0, 2], [0.1, 0.2], None, "labels", None, [0, 1, 2, "row 1"]),
+        ([0, 1], [0.1, math.nan], None, "scores", None, ["nan", "row 1"]),
+        ([0, 1], [0.1], None, "scores", "wrong_shape", [(2,), (1,)]),
+        ([0, 1], [0.1, 0.2], [1.0, -1.0], "weights", None, [0, -1.0, "row 1"]),
     ],
 )
-def test_an_invalid_array_is_refused_by_name_and_row(labels, scores, weights, message):
-    with pytest.raises(DataError, match=message):
+def test_an_invalid_array_is_refused_by_name_and_row(labels, scores, weights, field, code, values):
+    with raises(DataError, *values, code=code, field=field):
         metrics.auc(A(labels), A(scores), None if weights is None else A(weights))
 
 
 def test_a_probability_above_one_is_refused_by_row():
-    with pytest.raises(DataError, match=r"probabilities: expected 0 to 1, got 1\.5 in row 1"):
+    with raises(DataError, 0, 1, 1.5, "row 1", field="probabilities"):
         metrics.logloss(A([0, 1]), A([0.5, 1.5]))
 
 

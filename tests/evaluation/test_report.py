@@ -13,6 +13,7 @@ from hemix.evaluation import charts, wording
 from hemix.evaluation.evaluate import evaluate_predictions
 from hemix.evaluation.report import render_report, write_report
 from tests.evaluation.synthetic import synthetic_predictions
+from tests.refusals import raises
 
 VOID = {"meta", "br", "link", "img", "hr"}
 
@@ -256,7 +257,7 @@ def test_a_full_disk_keeps_the_old_report(content, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device", str(path))
 
     monkeypatch.setattr("pathlib.Path.replace", full)
-    with pytest.raises(StorageError, match="the disk is full"):
+    with raises(StorageError, code="disk_full", field=path):
         write_report(path, **content)
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["report.html"]

@@ -21,6 +21,7 @@ from hemix.models import Ranker
 from hemix.nn.inputs import Inputs
 from tests.batches import make_batch, make_config, make_spec
 from tests.exporting.sizes import OPTIONS, lively
+from tests.refusals import raises
 from tests.tolerances import PARITY_FP32_PROBABILITY
 
 
@@ -147,7 +148,7 @@ def test_negative_sampling_is_undone() -> None:
 
 @pytest.mark.parametrize("history", ["use_global", "use_realtime"])
 def test_a_model_without_a_history_is_refused_by_the_setting(history: str) -> None:
-    with pytest.raises(UsageError, match=rf"model\.{history}: false cannot be exported"):
+    with raises(UsageError, code="not_exportable", field=f"model.{history}"):
         dense_form(lively(make_spec(), **{history: False}))
 
 
@@ -162,5 +163,5 @@ def test_other_models_are_refused_by_name() -> None:
 
     model = lively(make_spec())
     other = Other(model.spec, make_config("dlrm"))
-    with pytest.raises(UsageError, match="'dlrm' cannot be exported: only hemix"):
+    with raises(UsageError, "'dlrm'", code="not_exportable", field="model.name"):
         dense_form(other)

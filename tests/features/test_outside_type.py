@@ -28,6 +28,7 @@ from hemix.serving.stores import StoreLimits, open_store
 from hemix.serving.types import Candidate, RankRequest
 from tests.features import log_count, minute_of_day  # noqa: F401 (they register their types)
 from tests.planted import SCHEMA, write_logs
+from tests.refusals import raises
 from tests.rich import write_rich
 from tests.serving.parity import (
     TOLERANCE,
@@ -201,7 +202,7 @@ def test_a_wrong_value_is_refused_in_a_log_and_in_a_request(
     counts[4] = -1
     position = items.column_names.index("sold")
     pq.write_table(items.set_column(position, "sold", pa.array(counts)), wrong / "items.parquet")
-    with pytest.raises(DataError, match=r"items\.parquet: row 4: column 'sold'"):
+    with raises(DataError, wrong / "items.parquet", "row 4", field="sold"):
         prepare(wrong, tmp_path / "data")
 
     engine = Engine(Run.load(run), open_store("memory://"), ServeConfig(store_timeout=5))

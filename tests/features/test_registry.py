@@ -18,6 +18,7 @@ from hemix.features import register_feature, registered_features, registry
 from hemix.features.base import SingleColumn
 from hemix.schema import Schema
 from tests.planted import write_logs
+from tests.refusals import raises
 
 PLAIN = "name: x\nlabels: {{click: {{}}}}\nsplit: {{valid: 1, test: 2}}\nfeatures: {{{features}}}\n"
 
@@ -99,11 +100,8 @@ def test_a_name_registers_once(monkeypatch: pytest.MonkeyPatch) -> None:
     class Other(SingleColumn):
         type: Literal["twice"] = "twice"
 
-    with pytest.raises(UsageError) as error:
+    with raises(UsageError, "Twice", "Other", code="name_taken", field="twice"):
         register_feature(Other)
-    message = str(error.value)
-    assert "\n" not in message and "'twice'" in message
-    assert "Twice" in message and "Other" in message
     assert registered_features()["twice"] is Twice
 
 
@@ -111,7 +109,7 @@ def test_a_built_in_name_is_refused() -> None:
     class Numeric(SingleColumn):
         type: Literal["numeric"] = "numeric"
 
-    with pytest.raises(UsageError, match="'numeric'"):
+    with raises(UsageError, code="name_taken", field="numeric"):
         register_feature(Numeric)
 
 
@@ -119,7 +117,7 @@ def test_a_type_without_a_name_is_refused() -> None:
     class Nameless(SingleColumn):
         pass
 
-    with pytest.raises(UsageError, match="Nameless"):
+    with raises(UsageError, "Nameless", field=f"{__name__}.{Nameless.__qualname__}"):
         register_feature(Nameless)
 
 

@@ -23,6 +23,7 @@ from hemix.features.statistics import (
     statistic_files,
 )
 from hemix.schema import Schema
+from tests.refusals import raises
 
 SCHEMA = Schema.parse(
     """
@@ -151,21 +152,18 @@ def test_what_is_missing_or_damaged_is_refused_by_name(tmp_path: Path) -> None:
     hashes = {name: file_hash(folder / name) for name in statistic_files(SCHEMA.statistics)}
     assert len(hashes) == 8
     Statistics.load(folder, SCHEMA.statistics, hashes=hashes)
-    save_array(folder / "by_pair.prior.npy", np.array([[10, 4, 3]]))
-    with pytest.raises(DataError, match=r"by_pair.prior.npy: damaged: its hash"):
+    prior, days, keys = (
+        folder / name for name in ("by_pair.prior.npy", "by_user.days.npy", "by_user.keys.npy")
+    )
+    save_array(prior, np.array([[10, 4, 3]]))
+    with raises(DataError, code="damaged_file", field=prior):
         Statistics.load(folder, SCHEMA.statistics, hashes=hashes)
-    save_array(folder / "by_user.days.npy", np.zeros(2, np.int32))
-    with pytest.raises(
-        DataError,
-        match=r"by_user.days.npy: damaged: expected 3 rows, as by_user.keys.npy has, found 2",
-    ):
+    save_array(days, np.zeros(2, np.int32))
+    with raises(DataError, 3, 2, keys.name, code="damaged_file", field=days):
         Statistics.load(folder, SCHEMA.statistics)
-    save_array(folder / "by_user.days.npy", np.zeros(3))
-    with pytest.raises(
-        DataError,
-        match=r"by_user.days.npy: damaged: expected int32 in 1 dimensions, found float64 in 1",
-    ):
+    save_array(days, np.zeros(3))
+    with raises(DataError, "int32", "float64", 1, code="damaged_file", field=days):
         Statistics.load(folder, SCHEMA.statistics)
-    (folder / "by_user.keys.npy").unlink()
-    with pytest.raises(DataError, match=r"by_user.keys.npy: missing"):
+    keys.unlink()
+    with raises(DataError, code="missing_file", field=keys):
         Statistics.load(folder, SCHEMA.statistics)

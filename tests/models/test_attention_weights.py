@@ -29,7 +29,9 @@ def prepared(
                 parameter.shape, generator=torch.Generator().manual_seed(2)
             )
         everything = model.embed(BATCH)
-        user = model.encode_user(model.embed(BATCH, ["user"]) if cached else everything)
+        user = model.encode_user(everything)
+        if cached:
+            user = model.keep_user(user)
         return (
             model,
             model.encode_request(user, everything),
@@ -131,7 +133,7 @@ def test_an_extra_event_is_always_reported_and_only_once() -> None:
     model, state, inputs, *_ = prepared()
     with torch.no_grad():
         all_of_them = model.event_weights(state, inputs, BATCH.event_item.shape[0])
-        top = model.event_weights(state, inputs, 1, extra=1)
+        top = model.event_weights(state, inputs, 1, always_include=1)
     assert top is not None and all_of_them is not None
     for n, (positions, weights) in enumerate(zip(top[0].tolist(), top[1].tolist(), strict=True)):
         weight = dict(zip(all_of_them[0][n].tolist(), all_of_them[1][n].tolist(), strict=True))

@@ -25,6 +25,7 @@ from tests.batches import (
     make_config,
     make_spec,
     reorder_users,
+    select_candidates,
     smallest_spec,
     take_requests,
     without_events,
@@ -54,7 +55,8 @@ def assert_same(ours: Tensor, theirs: Tensor) -> None:
 def test_a_server_that_keeps_the_user_state_gives_the_same(name: str) -> None:
     """encode_user once; later requests come one by one, without events."""
     model, batch = small(name), batch_of()
-    whole, user_state = model(batch), model.encode_user(model.embed(batch, levels=("user",)))
+    whole = model(batch)
+    user_state = model.keep_user(model.encode_user(model.embed(batch, levels=("user",))))
     for request in range(batch.requests_count):
         later = without_events(take_requests(batch, torch.tensor([request])))
         inputs = model.embed(later, levels=("request", "candidate"))
@@ -80,15 +82,7 @@ def test_split_and_order_change_nothing(name: str) -> None:
         torch.arange(batch.candidates_count) % 2 == 0,
         torch.zeros(batch.candidates_count, dtype=torch.bool),
     ):
-        chunk = dataclasses.replace(
-            batch,
-            request_index=batch.request_index[keep],
-            item_index=batch.item_index[keep],
-            bias=batch.bias[keep],
-            cross=dataclasses.replace(
-                batch.cross, ids=batch.cross.ids[keep], numbers=batch.cross.numbers[keep]
-            ),
-        )
+        chunk = select_candidates(batch, keep)
         assert_same(whole[keep], model.score(state, model.embed(chunk, levels=("candidate",))))
 
 
@@ -169,7 +163,7 @@ def test_it_learns_a_cross_of_candidate_and_history(name: str) -> None:
     tables = build_table_optimizer("adam", model.tables)
     for seed in range(100):
         batch, _ = _clicks_by_cross(seed)
-        model.loss(model(batch), batch).backward()
+        model.training_loss(batch).backward()
         dense.step()
         dense.zero_grad()
         tables.step(1e-2)

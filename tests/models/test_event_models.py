@@ -57,7 +57,7 @@ def test_the_steps_apart_and_every_split_give_the_same(options: dict[str, Any]) 
     """
     model, batch = setting(options)
     whole = model(batch)
-    user_state = model.encode_user(model.embed(batch, levels=("user",)))
+    user_state = model.keep_user(model.encode_user(model.embed(batch, levels=("user",))))
     for request in range(batch.requests_count):
         alone = take_requests(batch, torch.tensor([request]))
         expected = whole[batch.request_index == request]
@@ -136,7 +136,7 @@ def test_empty_histories_are_safe(options: dict[str, Any], history: int) -> None
     """No event at all, in forward and backward; and the null event's vector moves the scores."""
     model, batch = setting(options, history=history, realtime=0, ragged=False)
     model.train()
-    loss = model.loss(model(batch), batch)
+    loss = model.training_loss(batch)
     loss.backward()
     assert torch.isfinite(loss)
     assert all(torch.isfinite(p.grad).all() for p in model.dense_parameters() if p.grad is not None)
@@ -160,7 +160,7 @@ def test_every_weight_is_reached_by_a_gradient(options: dict[str, Any]) -> None:
         build_model(SPEC, make_config(**{**options, "history_events": 50}), 0).train(),
         make_batch(SPEC),
     )
-    model.loss(model(batch), batch).backward()
+    model.training_loss(batch).backward()
     assert [
         name for name, p in model.named_dense_parameters() if p.grad is None or not p.grad.any()
     ] == []
@@ -205,7 +205,7 @@ def _trained(options: dict[str, Any], steps: int, seed: int) -> Ranker:
     tables = build_table_optimizer("adam", model.tables)
     for step in range(steps):
         batch = _matching(step)
-        model.loss(model(batch), batch).backward()
+        model.training_loss(batch).backward()
         dense.step()
         dense.zero_grad()
         tables.step(1e-2)

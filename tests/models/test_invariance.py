@@ -20,6 +20,7 @@ from tests.batches import (
     make_config,
     make_spec,
     reorder_users,
+    select_candidates,
     take_requests,
     without_events,
 )
@@ -104,7 +105,7 @@ def test_invariance_of_a_server_that_keeps_the_user_state(age: str) -> None:
     state.
     """
     spec, model, batch = setting(age)
-    user_state = model.encode_user(model.embed(batch, levels=("user",)))
+    user_state = model.keep_user(model.encode_user(model.embed(batch, levels=("user",))))
     for request in range(0, batch.requests_count, 3):
         later = without_events(take_requests(batch, torch.tensor([request])))
         inputs = model.embed(later, levels=("request", "candidate"))
@@ -124,15 +125,7 @@ def test_candidates_may_come_in_chunks() -> None:
         batch.request_index % 2 == 0,
         torch.zeros_like(batch.request_index, dtype=torch.bool),
     ):
-        chunk = dataclasses.replace(
-            batch,
-            request_index=batch.request_index[keep],
-            item_index=batch.item_index[keep],
-            bias=batch.bias[keep],
-            cross=dataclasses.replace(
-                batch.cross, ids=batch.cross.ids[keep], numbers=batch.cross.numbers[keep]
-            ),
-        )
+        chunk = select_candidates(batch, keep)
         assert_same(
             spec, whole[keep], model.score(state, model.embed(chunk, levels=("candidate",)))
         )

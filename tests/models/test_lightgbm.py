@@ -25,6 +25,7 @@ from hemix.models.lightgbm import LightGBM
 from hemix.nn.heads import probabilities
 from hemix.settings import build_settings
 from tests.batches import make_batch, make_spec
+from tests.refusals import raises
 
 SPEC = InputSpec(
     tables={"user": 1000, "age": 6, "hash": 5000, "tags": 9, "brand": 20, "hour": 26},
@@ -211,7 +212,5 @@ def test_the_package_that_is_absent_is_named(monkeypatch: pytest.MonkeyPatch) ->
         raise ModuleNotFoundError("no")
 
     monkeypatch.setattr(module.importlib, "import_module", absent)
-    with pytest.raises(
-        MissingExtra, match=r"model\.name=lightgbm needs lightgbm.*pip install 'hemix\[baselines\]'"
-    ):
+    with raises(MissingExtra, "model.name=lightgbm", "hemix[baselines]", field="lightgbm"):
         module.load_lightgbm()

@@ -61,9 +61,9 @@ def test_a_training_step_reads_nothing_from_its_device(
     for optimizer in optimizers._dense:  # PyTorch's fused kernels refuse the meta device
         for group in optimizer.param_groups:
             group["fused"] = False
-    logits = model(batch).float()
+    logits, *auxiliary = model.training_logits(batch)
     assert logits.device == META and logits.shape == (batch.candidates_count, len(spec.tasks))
-    model.loss(logits, batch).backward()  # type: ignore[no-untyped-call]
+    model.loss(logits, batch, auxiliary).backward()  # type: ignore[no-untyped-call]
     unreached = [name for name, p in model.named_dense_parameters() if p.grad is None and p.numel()]
     assert unreached == []
     optimizers.step(0)
@@ -75,7 +75,7 @@ def test_a_server_s_steps_read_nothing_from_their_device(overrides: dict[str, An
     model = build_model(spec, build_settings(overrides=overrides).model, seed=0).to(META).eval()
     batch = make_batch(spec).to(META)
     with torch.no_grad():
-        user = model.encode_user(model.embed(batch, ["user"]))
+        user = model.keep_user(model.encode_user(model.embed(batch, ["user"])))
         inputs = model.embed(batch, ["request", "candidate"])
         logits = model.score(model.encode_request(model.join_users([user]), inputs), inputs)
     assert logits.device == META
@@ -91,10 +91,10 @@ def test_shapes_depend_on_cpu_tensors_only() -> None:
     batch = make_batch(make_spec()).to(META)
     assert HostIndex.of_candidates(batch).values.device.type == "cpu"
     assert HistoryRanges.of(batch, "global").begin_Q.device.type == "cpu"
-    with pytest.raises(AssertionError, match="CPU tensor"):
+    with pytest.raises(AssertionError):
         HostIndex(batch.request_index)
     begin, middle, _ = batch.history_ranges.unbind(1)
-    with pytest.raises(AssertionError, match="CPU tensor"):
+    with pytest.raises(AssertionError):
         HistoryRanges(user_index_Q=batch.user_index, begin_Q=begin, end_Q=middle)
 
 

@@ -120,7 +120,7 @@ def test_parity_with_one_plain_sequence_per_candidate(history_events: int) -> No
     request = model.encode_request(state, inputs)
     assert inputs.item_IW is not None and inputs.cross_NW is not None
     ns_NSD = model.tokenizer(
-        request.projected_QH, batch.request_index, inputs.item_IW, batch.item_index, inputs.cross_NW
+        request.projected_QU, batch.request_index, inputs.item_IW, batch.item_index, inputs.cross_NW
     )
     pooled = []
     for n, q in enumerate(batch.request_index.tolist()):

@@ -11,6 +11,7 @@ import pytest
 from hemix.errors import SettingsError
 from hemix.settings import build_settings
 from tests.batches import make_config
+from tests.refusals import raises
 
 
 @pytest.mark.parametrize(
@@ -30,19 +31,23 @@ def test_tokens_that_are_left(options: dict[str, Any], tokens: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("override", "says"),
+    ("override", "field", "values"),
     [
-        ({"model.block": "mlp"}, "model.block: "),
+        ({"model.block": "mlp"}, "model.block", ["'mlp'"]),
         (
             {"model.block": "rankmixer", "model.token_width": 16},
-            "block: rankmixer needs a token_width of at least the 24 tokens, got 16",
+            "model.block",
+            ["token_width", 24, 16],
         ),
         (
             {"model.dynamic_queries": False, "model.fixed_queries_realtime": 0},
-            "use_realtime: needs dynamic_queries or fixed_queries_realtime",
+            "model.use_realtime",
+            ["dynamic_queries", "fixed_queries_realtime"],
         ),
     ],
 )
-def test_what_does_not_go_together_is_refused(override: dict[str, Any], says: str) -> None:
-    with pytest.raises(SettingsError, match=says):
+def test_what_does_not_go_together_is_refused(
+    override: dict[str, Any], field: str, values: list[object]
+) -> None:
+    with raises(SettingsError, *values, field=field):
         build_settings(overrides=override)

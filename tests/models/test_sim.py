@@ -17,6 +17,7 @@ from hemix.nn.deep import candidate_vectors
 from hemix.nn.time_encoding import AGE_BUCKETS, age_bucket
 from tests.batches import make_batch, make_config, make_spec
 from tests.models.test_parity import SMALL, randomised
+from tests.refusals import raises
 
 SPEC = make_spec()
 
@@ -34,7 +35,7 @@ def searched_rows(model: SIM, batch: RequestBatch) -> tuple[list[set[int]], Tens
     inputs = model.embed(batch)
     state = model.encode_user(inputs)
     candidates = candidate_vectors(model.events, inputs)
-    rows = model.search(model.encode_request(state, inputs), candidates, batch)
+    rows = model.search(model.encode_request(state, inputs), candidates, batch).rows_Nk
     return [{int(row) for row in each if row > 0} for each in rows], state.events_ED, candidates
 
 
@@ -110,9 +111,8 @@ def test_hard_search_finds_the_newest_of_the_candidates_category() -> None:
 
 
 def test_hard_search_by_a_feature_that_events_lack_is_refused() -> None:
-    with pytest.raises(
-        SettingsError, match=r"model\.search: .*\(item_id, category, brand\), got 'price'"
-    ):
+    names = ("item_id, category, brand", "'price'")
+    with raises(SettingsError, *names, field="model.search"):
         build_model(SPEC, make_config(name="sim", search="price"), 0)
 
 
@@ -159,19 +159,21 @@ def test_the_search_unit_learns_from_its_own_loss() -> None:
     """
     batch = make_batch(SPEC, dtype=torch.float64)
     model = make(batch).train()
-    logits = model(batch)
-    assert model._search_logits is not None
-    auxiliary = super(SIM, model).loss(model._search_logits, batch)
-    total = model.loss(logits, batch)
-    torch.testing.assert_close(total, super(SIM, model).loss(logits, batch) + auxiliary)
+    logits, searched = model.training_logits(batch)
+    total = model.loss(logits, batch, [searched])
+    torch.testing.assert_close(total, model.loss(logits, batch) + model.loss(searched, batch))
     assert model.search_event is not None
-    (gradient,) = torch.autograd.grad(total, [model.search_event.weight])
+    weight = model.search_event.weight
+    (gradient,) = torch.autograd.grad(total, [weight], retain_graph=True)
     assert gradient.abs().max() > 0
-    model.tables.take_step()
-    model.eval()
+    assert torch.autograd.grad(model.loss(logits, batch), [weight], allow_unused=True) == (None,)
     with torch.no_grad():
-        logits = model(batch)
-        assert torch.equal(model.loss(logits, batch), super(SIM, model).loss(logits, batch))
+        torch.testing.assert_close(model.eval()(batch), logits)
+
+
+def test_hard_search_has_no_auxiliary_logits() -> None:
+    batch = make_batch(SPEC, dtype=torch.float64)
+    assert len(make(batch, search="category").train().training_logits(batch)) == 1
 
 
 def test_equal_scores_of_minus_zero_and_zero() -> None:

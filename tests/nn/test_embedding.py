@@ -85,7 +85,7 @@ def test_parts_of_a_step_are_added_up() -> None:
 def test_two_look_ups_in_one_step_are_our_own_mistake() -> None:
     tables = numbered().train()
     tables.look_up([COLUMNS])
-    with pytest.raises(AssertionError, match="one look-up a step"):
+    with pytest.raises(AssertionError):
         tables.look_up([COLUMNS])
     tables.take_step()
     tables.look_up([COLUMNS])

@@ -94,43 +94,35 @@ def test_a_damaged_file_is_refused_by_name(tmp_path: Path, file: str, damage: st
         path.write_bytes(
             {"flipped": bytes(content), "cut": bytes(content[:-10]), "empty": b""}[damage]
         )
-    with pytest.raises(RunError) as error:
+    code = "missing_file" if damage == "missing" else "damaged_file"
+    with raises(RunError, code=code, field=path):
         load_weights(tmp_path, model(), digests)
-    assert str(error.value).startswith(
-        f"{path}: missing" if damage == "missing" else f"{path}: damaged: its sha256 begins with"
-    )
 
 
 def test_a_file_of_another_format_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"not tensors at all")
-    with pytest.raises(RunError, match=r"x: damaged: "):
+    with raises(RunError, code="damaged_file", field=tmp_path / "x"):
         load_tensors(tmp_path / "x")
 
 
 def test_another_shape_is_refused_by_tensor(tmp_path: Path) -> None:
     digests = save_weights(tmp_path, model())
-    with pytest.raises(
-        RunError, match=r"tables\.safetensors: action: expected shape \(6, 8\), found \(6, 16\)"
-    ):
+    shapes = ((6, 8), (6, 16))
+    with raises(RunError, tmp_path / TABLES_FILE, *shapes, code="wrong_shape", field="action"):
         load_weights(tmp_path, model(embedding_size=8), digests)
-    with pytest.raises(
-        RunError, match=r"dense\.safetensors: .*: expected shape \(.*\), found \(.*\)"
-    ):
+    with raises(RunError, tmp_path / DENSE_FILE, code="wrong_shape"):
         load_weights(tmp_path, model(tower_hidden=32), digests)
 
 
 def test_a_missing_or_extra_tensor_is_refused_by_name(tmp_path: Path) -> None:
     save_weights(tmp_path, model())
     tables = load_file(tmp_path / TABLES_FILE)
-    save_file({name: t for name, t in tables.items() if name != "brand"}, tmp_path / TABLES_FILE)
-    with pytest.raises(
-        RunError, match=r"tables\.safetensors: brand: expected shape \(12, 16\), found None"
-    ):
+    path = tmp_path / TABLES_FILE
+    save_file({name: t for name, t in tables.items() if name != "brand"}, path)
+    with raises(RunError, path, (12, 16), None, code="wrong_shape", field="brand"):
         load_weights(tmp_path, model(), {})
-    save_file({**tables, "colour": torch.zeros(2, 16)}, tmp_path / TABLES_FILE)
-    with pytest.raises(
-        RunError, match=r"tables\.safetensors: colour: expected shape None, found \(2, 16\)"
-    ):
+    save_file({**tables, "colour": torch.zeros(2, 16)}, path)
+    with raises(RunError, path, None, (2, 16), code="wrong_shape", field="colour"):
         load_weights(tmp_path, model(), {})
 
 
@@ -147,10 +139,11 @@ def test_a_refused_file_leaves_the_model_unchanged(tmp_path: Path) -> None:
 
 
 def test_a_path_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match="cannot be written: No such file"):
+    with raises(StorageError, tmp_path / "nowhere") as caught:
         save_tensors(tmp_path / "nowhere" / "x", {"x": torch.zeros(1)})
+    assert isinstance(caught.value.__cause__, FileNotFoundError)
     (tmp_path / "old").mkdir()
-    with pytest.raises(StorageError, match="cannot be written"):
+    with raises(StorageError, tmp_path):
         save_tensors(tmp_path / "old", {"x": torch.zeros(1)})
     assert [path.name for path in tmp_path.iterdir()] == ["old"]
 

@@ -257,7 +257,7 @@ def test_the_fingerprint_ignores_names_and_paths(old: str, new: str) -> None:
 @pytest.mark.parametrize("name", ["score", "log_row", "time_ms", "user_id", "item_id"])
 def test_a_label_may_not_take_the_name_of_a_prediction_column(name: str) -> None:
     assert refusal(with_(labels=f"{{{name}: {{}}}}")) == (
-        f"labels.{name}: the name is taken by a column of the predictions; name the label otherwise"
+        f"labels.{name}: the name is taken by a column of the predictions; choose another name"
     )
 
 
@@ -389,7 +389,7 @@ def test_a_label_may_not_take_the_name_of_a_conditional_output(labels: str) -> N
                 "statistics": "{tab: {label: click, by: [context.tab]}}",
                 "features": "{context: {tab: {type: categorical}}}",
             },
-            "statistics.tab: a context feature has this name; name the statistic otherwise",
+            "statistics.tab: a context feature has this name; choose another name",
         ),
         (
             {"history": "{counts: true}", "features": "{context: {history: {type: categorical}}}"},
@@ -542,5 +542,6 @@ def test_durations(text: str, ms: int) -> None:
 
 @pytest.mark.parametrize("value", [5, 1.5, True, False, None, "", "h", "1.5h", "1h30min", "1 week"])
 def test_invalid_durations_are_refused(value: object) -> None:
-    with pytest.raises(ValueError, match="expected a duration with a unit"):
+    with pytest.raises(ValueError) as caught:
         duration_ms(value)
+    assert repr(value) in str(caught.value)

@@ -12,10 +12,15 @@ import time
 import weakref
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
 from hemix.serving.batcher import DynamicBatcher, _Ticket
+
+
+class Unlucky(Exception):
+    pass
 
 
 class Work:
@@ -39,7 +44,7 @@ class Work:
         with self._lock:
             self.at_once -= 1
         if 13 in requests:
-            raise ValueError("unlucky")
+            raise Unlucky
         return [2 * request for request in requests]
 
 
@@ -65,7 +70,7 @@ def test_queued_work_is_batched_and_large_requests_run_alone() -> None:
 def test_an_error_reaches_its_own_request_and_no_other_of_the_batch() -> None:
     work = Work()
     batcher: DynamicBatcher[int, int] = DynamicBatcher(work, slots=1, max_batch_size=10)
-    with pytest.raises(ValueError, match="unlucky"):
+    with pytest.raises(Unlucky):
         batcher.run(13, 1)
     work.batches.clear()
     work.go.clear()
@@ -80,10 +85,39 @@ def test_an_error_reaches_its_own_request_and_no_other_of_the_batch() -> None:
                 pass
         work.go.set()
         assert [future.result(20) for future in (first, others[0], others[2])] == [2, 4, 6]
-        with pytest.raises(ValueError, match="unlucky"):
+        with pytest.raises(Unlucky):
             others[1].result(20)
     assert work.batches == [[1], [2, 13, 3], [2], [13], [3]]
     assert batcher.run(1, 1) == 2
+
+
+def test_no_slot_stays_free_while_a_request_is_queued() -> None:
+    """Whichever thread took the third request, the fourth starts beside it."""
+    for _ in range(20):
+        began, gates = threading.Semaphore(0), [threading.Event() for _ in range(4)]
+
+        def work(
+            requests: Sequence[int], gates: list[threading.Event] = gates, began: Any = began
+        ) -> list[int]:
+            began.release()
+            assert all(gates[request].wait(20) for request in requests)
+            return list(requests)
+
+        batcher: DynamicBatcher[int, int] = DynamicBatcher(work, slots=2, max_batch_size=1)
+        with ThreadPoolExecutor(4) as pool:
+            futures = [pool.submit(batcher.run, request, 1) for request in range(2)]
+            assert began.acquire(timeout=20) and began.acquire(timeout=20)
+            for request in (2, 3):
+                futures.append(pool.submit(batcher.run, request, 1))
+                while len(batcher._queue) < request - 1:
+                    pass
+            gates[0].set()
+            assert began.acquire(timeout=20), "the third"
+            gates[1].set()
+            assert began.acquire(timeout=20), "the fourth, while the third runs"
+            gates[2].set(), gates[3].set()
+            assert [future.result(20) for future in futures] == [0, 1, 2, 3]
+        batcher.close()
 
 
 @pytest.mark.parametrize("slots", [1, 3])
@@ -189,7 +223,7 @@ def test_a_failing_part_fails_its_request_after_all_parts_ended() -> None:
             time.sleep(0.05 if first < 75 else 0.3)
         ended.add(first)
         if first == bad:
-            raise ValueError("unlucky")
+            raise Unlucky
 
     batcher: DynamicBatcher[int, int] = DynamicBatcher(
         lambda requests: [len(batcher.divide(part, 100, 25)) for _ in requests],
@@ -198,7 +232,7 @@ def test_a_failing_part_fails_its_request_after_all_parts_ended() -> None:
     )
     for bad in (0, 50, 0):  # noqa: B007  # part reads it
         began, ended = set[int](), set[int]()
-        with pytest.raises(ValueError, match="unlucky"):
+        with pytest.raises(Unlucky):
             batcher.run(1, 1)
         assert ended == began, "nothing goes on behind it"
     batcher.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,6 @@ from typer.testing import CliRunner
 
 from hemix import api
 from hemix.cli.app import app
-from hemix.cli.serve import ServeFlags
 from hemix.errors import SettingsError
 from hemix.schema import Schema
 from hemix.serving.config import ServeConfig, load_config
@@ -96,15 +94,6 @@ def test_the_store_has_room_for_the_longest_history() -> None:
     limits = ServeConfig(history_cap=50, history_ttl_days=0, item_ttl_days=2).store_limits(schemas)
     assert (limits.cap, limits.ttl_ms, limits.item_ttl_ms) == (205, None, 2 * 86_400_000)
     assert ServeConfig(history_cap=500).store_limits(schemas).cap == 500
-
-
-def test_every_setting_is_a_flag_with_the_same_default() -> None:
-    flags = {
-        field.name: field.default
-        for field in dataclasses.fields(ServeFlags)
-        if field.name in ServeConfig.model_fields
-    }
-    assert flags == ServeConfig().model_dump()
 
 
 def test_the_command_passes_only_the_flags_that_it_was_given(

@@ -34,11 +34,11 @@ from hemix.serving.stores import Store, StoreLimits, open_store
 from hemix.serving.types import (
     Candidate,
     Event,
-    Features,
-    History,
     HistoryOverride,
+    LiveFeatures,
     Ranking,
     RankRequest,
+    StoredHistory,
 )
 from tests.planted import DAY_MS, START_MS
 from tests.refusals import raises
@@ -571,7 +571,7 @@ def test_a_model_that_gives_no_number_is_not_served(planted_run: Path, store: St
     engine = Engine(planted_run, store, ServeConfig(store_timeout=5))
     for parameter in engine.run.model.parameters():
         parameter.data.fill_(math.nan)
-    with pytest.raises(RequestError, match="the model gives no finite click for it"):
+    with raises(RequestError, "click", field="items[0]"):
         engine.warm_up()
     engine.close()
 
@@ -631,17 +631,17 @@ class Failing:
 
     def history(
         self, user: str, *, limit: int, since_ms: int | None = None, known_revision: int = 0
-    ) -> History:
+    ) -> StoredHistory:
         self._fail()
         return self._store.history(
             user, limit=limit, since_ms=since_ms, known_revision=known_revision
         )
 
-    def user(self, user: str) -> Features:
+    def user(self, user: str) -> LiveFeatures:
         self._fail()
         return self._store.user(user)
 
-    def items(self, ids: Sequence[str]) -> dict[str, Features]:
+    def items(self, ids: Sequence[str]) -> dict[str, LiveFeatures]:
         return self._store.items(ids)
 
 

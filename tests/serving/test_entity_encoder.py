@@ -17,7 +17,7 @@ from hemix.runs import Run
 from hemix.serving.entity_encoder import EntityEncoder, EntityRows
 from hemix.serving.field_validation import FieldValidator
 from hemix.serving.request_encoder import RequestEncoder
-from hemix.serving.types import Event, Features
+from hemix.serving.types import Event, LiveFeatures
 from tests.planted import DAY_MS, START_MS
 
 
@@ -119,7 +119,7 @@ def test_with_versions_new_item_features_change_later_events_alone(run: Run) -> 
         )
         for n, item in enumerate(("i3", "new", "i3", "new"))
     ]
-    features = Features(5, {"category": "c4"}, START_MS + 2)
+    features = LiveFeatures(5, {"category": "c4"}, START_MS + 2)
     plain = encoder.user_side("u1", 0, {}, events, {})
     changed = encoder.user_side("u1", 0, {}, events, {"i3": features, "new": features})
     column = run.spec.item.names.index("category")

@@ -13,12 +13,12 @@ from hemix.runs import Run
 from hemix.serving.encoded import RequestSide, UserSide
 from hemix.serving.field_validation import FieldValidator
 from hemix.serving.request_encoder import RequestEncoder
-from hemix.serving.types import Candidate, Event, Features, HistoryOverride, RankRequest
+from hemix.serving.types import Candidate, Event, HistoryOverride, LiveFeatures, RankRequest
 from tests.planted import DAY_MS, START_MS
 
 NOW_MS = START_MS + 3 * DAY_MS + 12 * 3_600_000
 ITEM_FEATURES = {
-    name: Features(revision=1, values={"category": category}, since_ms=START_MS)
+    name: LiveFeatures(revision=1, values={"category": category}, since_ms=START_MS)
     for name, category in (("new1", "fresh"), ("new2", "fresh"), ("new3", None))
 }
 

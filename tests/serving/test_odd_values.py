@@ -18,7 +18,7 @@ from hemix.serving.http.events import read_events
 from hemix.serving.http.messages import ApiError
 from hemix.serving.http.rank import rank, read_request
 from hemix.serving.http.service import RequestLimits
-from hemix.serving.models import LoadedModels
+from hemix.serving.loaded_models import LoadedModels
 from hemix.serving.ranking_log import LoggingStore, RankingLog
 from hemix.serving.ranking_log.replay import replay
 from hemix.serving.ranking_log.training_rows import write_training_rows

@@ -90,9 +90,10 @@ def ece_floor(
 ) -> float | UndefinedMetric:
     """The ECE that a perfectly calibrated model with these predictions shows by chance.
 
-    With equal weights, labels are drawn from the predictions. Unequal weights usually depend on the
-    label (negative sampling), so drawn labels would carry wrong weights: then the sign of every
-    row's deviation is drawn instead.
+    It is the expected ECE without any miscalibration, by simulation. With equal weights, labels are
+    drawn from the predictions (a parametric bootstrap). Unequal weights usually depend on the label
+    (negative sampling), so a drawn label would carry the weight of the other class. Then labels
+    stay, and each row's deviation ``w * (p - y)`` gets a random sign (a sign-flip permutation).
 
     Args:
         labels: [n] of 0 and 1.

@@ -184,7 +184,10 @@ def ndcg_at_k(
 
 
 class _TieGroups:
-    """Rows sorted by owner (user or request), then score, and summed over equal owner and score."""
+    """Rows sorted by owner (user or request), then score, and summed over equal owner and score.
+
+    A group is the rows of one owner with one score, so that rows of equal score share their ranks.
+    """
 
     def __init__(self, owners: Array, scores: Array, labels: Array, weights: Array) -> None:
         order = np.lexsort((scores, owners))
@@ -217,5 +220,6 @@ class _TieGroups:
         """For every group the sum of ``values`` over its owner's groups of lower score."""
         exclusive = np.cumsum(values) - values
         totals = self.sum_by_owner(values)
+        # a difference of two cumulative sums: rounding may leave it a little below 0
         lower: Array = np.maximum(exclusive - (np.cumsum(totals) - totals)[self._owner], 0.0)
         return lower

@@ -87,7 +87,7 @@ def probability_rows(
     p = validated_scores(probabilities, y.size, name="probabilities").astype(np.float64)
     if p.size and (p.min() < 0 or p.max() > 1):
         row = int(np.flatnonzero((p < 0) | (p > 1))[0])
-        raise DataError(f"probabilities: expected 0 to 1, got {p[row]} in row {row}")
+        raise _wrong_value("probabilities", "0 to 1", p, row)
     return y, p, validated_weights(weights, y.size)
 
 
@@ -95,11 +95,11 @@ def validated_labels(labels: Array) -> Array:
     """Labels as float64 [n]. Raises DataError for more dimensions or a value other than 0 and 1."""
     y = np.asarray(labels)
     if y.ndim != 1:
-        raise DataError(f"labels: expected one dimension, got shape {y.shape}")
+        raise _wrong_shape("labels", "one dimension", y)
     wrong = (y != 0) & (y != 1)
     if wrong.any():
         row = int(np.flatnonzero(wrong)[0])
-        raise DataError(f"labels: expected 0 or 1, got {y[row]} in row {row}")
+        raise _wrong_value("labels", "0 or 1", y, row)
     return y.astype(np.float64)
 
 
@@ -119,11 +119,11 @@ def validated_scores(scores: Array, rows: int, *, name: str = "scores") -> Array
     """
     values = np.asarray(scores)
     if values.shape != (rows,):
-        raise DataError(f"{name}: expected shape ({rows},) like the labels, got {values.shape}")
+        raise _wrong_shape(name, f"shape ({rows},) like the labels", values)
     finite = np.isfinite(values)
     if not finite.all():
         row = int(np.flatnonzero(~finite)[0])
-        raise DataError(f"{name}: expected finite numbers, got {values[row]} in row {row}")
+        raise _wrong_value(name, "finite numbers", values, row)
     return values
 
 
@@ -145,7 +145,7 @@ def validated_weights(weights: Array | None, rows: int) -> Array:
     w = validated_scores(weights, rows, name="weights").astype(np.float64)
     if rows and w.min() < 0:
         row = int(w.argmin())
-        raise DataError(f"weights: expected 0 or more, got {w[row]} in row {row}")
+        raise _wrong_value("weights", "0 or more", w, row)
     return w
 
 
@@ -165,5 +165,15 @@ def validated_ids(ids: Array, rows: int, *, name: str) -> Array:
     """
     values = np.asarray(ids)
     if values.shape != (rows,):
-        raise DataError(f"{name}: expected shape ({rows},) like the labels, got {values.shape}")
+        raise _wrong_shape(name, f"shape ({rows},) like the labels", values)
     return values
+
+
+def _wrong_shape(name: str, expected: str, values: Array) -> DataError:
+    return DataError(
+        f"{name}: expected {expected}, got shape {values.shape}", code="wrong_shape", field=name
+    )
+
+
+def _wrong_value(name: str, expected: str, values: Array, row: int) -> DataError:
+    return DataError(f"{name}: expected {expected}, got {values[row]} in row {row}", field=name)

@@ -44,6 +44,7 @@ def read_models(plan: ExperimentPlan, out: Path) -> Models:
         if earlier.get(key) != value:
             raise UsageError(
                 f"--out {out}: holds an experiment with {key} {earlier.get(key)!r}, not {value!r}",
+                code="out_exists",
                 field="--out",
                 hint="name a new folder",
             )
@@ -74,6 +75,7 @@ def query_models(arms: Mapping[str, Arm], known: Models) -> tuple[Models, dict[s
         if name in known and models[name] != known[name]:
             raise UsageError(
                 f"--arm {name}: {model_change(known[name], models[name])}",
+                code="other_model",
                 field="--arm",
                 hint="serve the first one, or name a new --out",
             )
@@ -89,6 +91,7 @@ def _check_schemas(models: Models) -> None:
             raise UsageError(
                 f"--arm {name}: serves schema {schema}, but --arm {first} serves {schemas[first]}; "
                 "all arms need one schema",
+                code="other_schema",
                 field="--arm",
             )
 

@@ -67,7 +67,10 @@ def read_result(path: Path) -> ArmResult:
         table = pq.read_table(path)
     except (OSError, pa.ArrowException) as error:
         raise DataError(
-            f"{path}: damaged: {error}", hint="delete it to simulate that block again"
+            f"{path}: damaged: {error}",
+            code="damaged_file",
+            field=str(path),
+            hint="delete it to simulate that block again",
         ) from error
     metadata = table.schema.metadata or {}
     EXPERIMENT_FORMAT.check_bytes(path, metadata.get(FORMAT_KEY.encode()))

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from hemix.lab.abtest.arms import Arm, Ranker
+from hemix.lab.abtest.arms import Arm, CandidateScorer
 from hemix.lab.abtest.events import Event, reaction_events, view_events
 from hemix.lab.abtest.measures import MEASURES
 from hemix.lab.simulator.arrays import Float64Array, Int32Array, Int64Array
@@ -39,9 +39,9 @@ def simulate_past(city: City, users: Int64Array, measured_days: int) -> tuple[Us
         The users' state after the logs, and their measures [U, measured_days].
     """
     simulation = UserSimulation(city, city.users(users))
-    ranker = _LoggingPolicy()
+    scorer = _LoggingPolicy()
     days = [
-        _simulate_day(simulation, ranker, day)
+        _simulate_day(simulation, scorer, day)
         for day in range(-city.parameters.sessions.past_days, city.days)
     ]
     return simulation, _stack_days(days[len(days) - measured_days :])
@@ -89,7 +89,7 @@ class _LoggingPolicy:
 
 def _simulate_day(
     simulation: UserSimulation,
-    ranker: Ranker,
+    scorer: CandidateScorer,
     day: int,
     *,
     on_events: Callable[[Sequence[Event]], None] | None = None,
@@ -104,7 +104,7 @@ def _simulate_day(
             on_events(list(view_events(requests, views)))
         for _ in range(parameters.sessions.requests_maximum):
             candidates = simulation.candidates(requests, draw_count)
-            scores = ranker.score(simulation, requests, candidates)
+            scores = scorer.score(simulation, requests, candidates)
             scores = np.where(candidates == NO_VENUE, -np.inf, scores)
             pages = simulation.show(requests, top_page(candidates, scores, parameters.recall.page))
             np.add.at(sums["requests"], requests.user_row, 1)

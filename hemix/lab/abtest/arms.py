@@ -15,10 +15,18 @@ from hemix.lab.simulator.choice_model import choice_probabilities, compute_facto
 from hemix.lab.simulator.simulation import UserSimulation
 from hemix.lab.simulator.state import Requests
 
-__all__ = ["BUILT_IN", "Arm", "ArmUnavailable", "Oracle", "Popularity", "Ranker", "make_arm"]
+__all__ = [
+    "BUILT_IN",
+    "Arm",
+    "ArmUnavailable",
+    "CandidateScorer",
+    "Oracle",
+    "Popularity",
+    "make_arm",
+]
 
 
-class Ranker(Protocol):
+class CandidateScorer(Protocol):
     """Score candidates."""
 
     def score(
@@ -39,7 +47,7 @@ class Ranker(Protocol):
         """
 
 
-class Arm(Ranker, Protocol):
+class Arm(CandidateScorer, Protocol):
     """Rank the candidates of simulated users and receive their events."""
 
     def model(self) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from hemix.lab.simulator.arrays import Int64Array
 from hemix.lab.simulator.city import City
 from hemix.lab.simulator.simulation import UserSimulation
 
-__all__ = ["Block", "BlockProgress", "Progress"]
+__all__ = ["BlockProgress", "Progress", "UserBlock"]
 
 Progress = Callable[[str, float], None]
 """Called with the stage and the finished fraction of the experiment."""
@@ -61,8 +61,8 @@ class BlockProgress:
 
 
 @dataclass(frozen=True)
-class Block:
-    """Hold the users of a block, and run them in arms."""
+class UserBlock:
+    """The users of a block, and their simulation in arms."""
 
     plan: ExperimentPlan
     out: Path

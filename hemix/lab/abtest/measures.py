@@ -20,7 +20,7 @@ DailyMeasures = Mapping[str, Float64Array]
 
 @dataclass(frozen=True, kw_only=True)
 class ArmResult:
-    """Hold what users did in an arm, or in the pre-period."""
+    """What users did in an arm, or in the pre-period."""
 
     users: Int64Array
     """Indices of the users in the city, ascending."""

@@ -97,12 +97,17 @@ def load_city(logs: Path) -> City:
     """Rebuild the city that wrote these logs. Raises DataError."""
     path = logs / "truth" / "city.json"
     if not path.is_file():
-        raise DataError(f"{path}: missing: --logs expects a folder written by hemix simulate")
+        raise DataError(
+            f"{path}: missing: --logs expects a folder written by hemix simulate",
+            code="missing_file",
+            field=str(path),
+        )
     content = CITY_FORMAT.read(path)
     city = build_city(content["users"], content["days"], content["seed"])
     if city.parameters.fingerprint() != content["parameters"]:
         raise DataError(
             f"{path}: was simulated with other parameters than those of this version",
+            field=str(path),
             hint="simulate the logs again",
         )
     return city
@@ -130,7 +135,8 @@ def check_plan(plan: ExperimentPlan, city: City) -> None:
     if not 1 <= plan.users <= available:
         raise UsageError(
             f"--users {plan.users}: expected 1 to {available}, the users of {plan.logs}"
-            + (f" from --first-user {plan.first_user} on" if plan.first_user else "")
+            + (f" from --first-user {plan.first_user} on" if plan.first_user else ""),
+            field="--users",
         )
     if plan.days < 1:
         raise UsageError(f"--days {plan.days}: expected at least 1", field="--days")
@@ -145,6 +151,7 @@ def check_plan(plan: ExperimentPlan, city: City) -> None:
     if len(set(urls)) < len(urls) and plan.design == "paired":
         raise UsageError(
             "--arm: two arms with the same server would share its histories",
+            code="repeated_argument",
             field="--arm",
             hint="start a server for each arm",
         )

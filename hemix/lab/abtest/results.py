@@ -57,7 +57,7 @@ def experiment_content(
             server_results += results.values()
     if not arms:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in paused.items())
-        raise HemixError(f"no arm answered: {reasons}")
+        raise HemixError(f"no arm answered: {reasons}", code="no_answer")
     paired = plan.design == "paired"
     analysis = analyse_arms(
         arms, paired=paired, pre_period=None if paired else pre_period, expected=power

@@ -23,7 +23,7 @@ from hemix.lab.abtest.arm_models import query_models, read_models, write_plan
 from hemix.lab.abtest.arm_results import result_path, write_result
 from hemix.lab.abtest.arm_simulation import simulate_arm, simulate_past
 from hemix.lab.abtest.arms import Arm, ArmUnavailable, Oracle, Popularity, make_arm
-from hemix.lab.abtest.block import Block, BlockProgress, Progress
+from hemix.lab.abtest.block import BlockProgress, Progress, UserBlock
 from hemix.lab.abtest.measures import ArmResult
 from hemix.lab.abtest.plan import (
     EXPERIMENT_FORMAT,
@@ -94,7 +94,7 @@ def experiment(
             on_power(power)
         start, arm_width = number / len(blocks), 1 / max(len(pending), 1) / len(blocks)
         progress = BlockProgress(on_progress, start, arm_width, rankings_per_second(results))
-        block = Block(plan, out, city, number, block_users, past, progress)
+        block = UserBlock(plan, out, city, number, block_users, past, progress)
         block_results, failures = _run_arms(block, pending, arms, models)
         results += block_results
         paused |= failures
@@ -129,7 +129,7 @@ def _connect_arms(
     is_new = all(len(unfinished[name]) == block_count for name in arms)
     if len(paused) == len(arms) and is_new:
         reasons = (f"--arm {name}: does not answer: {why}" for name, why in paused.items())
-        raise UsageError("; ".join(reasons))
+        raise UsageError("; ".join(reasons), code="no_answer", field="--arm")
     write_plan(plan, out, models)
     return models, paused
 
@@ -158,7 +158,7 @@ def _load_past(
 
 
 def _run_arms(
-    block: Block, names: list[str], arms: Mapping[str, Arm], models: Mapping[str, Any]
+    block: UserBlock, names: list[str], arms: Mapping[str, Arm], models: Mapping[str, Any]
 ) -> tuple[list[ArmResult], dict[str, str]]:
     """Run a block in arms, some in parallel.
 

@@ -52,6 +52,7 @@ class ServerArm:
         self._pool = ThreadPoolExecutor(_PARALLEL_REQUESTS, thread_name_prefix="hemix-arm")
         self._unavailable: str | None = None
         """Why all further calls fail."""
+        self._cause: ServerError | None = None
 
     def model(self) -> dict[str, Any]:
         """Return name, version, schema fingerprint and hash of the served model.
@@ -131,13 +132,13 @@ class ServerArm:
         deadline = time.monotonic() + self._timeout_seconds
         while True:
             if self._unavailable is not None:
-                raise ArmUnavailable(self._unavailable)
+                raise ArmUnavailable(self._unavailable) from self._cause
             try:
                 return call()
             except ServerError as error:
                 if not error.is_retryable or time.monotonic() > deadline:
                     prefix = "" if error.is_retryable else f"{self.client.url}: "
-                    self._unavailable = f"{prefix}{error}"
+                    self._cause, self._unavailable = error, f"{prefix}{error}"
                     raise ArmUnavailable(self._unavailable) from error
                 time.sleep(_RETRY_SECONDS)
 

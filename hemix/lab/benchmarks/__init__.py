@@ -48,7 +48,12 @@ def run_benchmark(
         UsageError: The name is unknown, or the benchmark lacks an option.
     """
     if name not in BENCHMARKS:
-        raise UsageError(f"unknown benchmark {name!r}", hint=f"known: {', '.join(BENCHMARKS)}")
+        raise UsageError(
+            f"unknown benchmark {name!r}",
+            code="unknown_name",
+            field="name",
+            hint=f"known: {', '.join(BENCHMARKS)}",
+        )
     measure = import_module(f"hemix.lab.benchmarks.{name}").run
     optional = {
         "sweep": sweep or None,
@@ -60,6 +65,8 @@ def run_benchmark(
     options = {key: value for key, value in optional.items() if value is not None}
     for option in options:
         if option not in signature(measure).parameters:
-            raise UsageError(f"--{option}: hemix bench {name} has no such option")
+            raise UsageError(
+                f"--{option}: hemix bench {name} has no such option", field=f"--{option}"
+            )
     figures: dict[str, Any] = measure(scale=scale, **options)
     return figures

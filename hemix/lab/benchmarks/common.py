@@ -76,7 +76,8 @@ def run_module(module: str, *arguments: str, name: str) -> str:
         [sys.executable, "-m", module, *arguments], capture_output=True, text=True
     )
     if process.returncode:
-        raise HemixError(f"{name} failed: {last_line(process.stderr, process.returncode)}")
+        cause = last_line(process.stderr, process.returncode)
+        raise HemixError(f"{name} failed: {cause}", code="process_failed")
     return process.stdout.splitlines()[-1]
 
 

@@ -68,7 +68,9 @@ def check_agreement(
             relative = float(difference.norm() / reference.norm())
             raise HemixError(
                 f"bench {name}: {key}: the implementations differ by {relative:.2g} of its norm, "
-                f"more than {tolerance:.2g}"
+                f"more than {tolerance:.2g}",
+                code="disagreement",
+                field=key,
             )
         largest = max(largest, float(difference.abs().max()))
     return largest

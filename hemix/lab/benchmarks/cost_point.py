@@ -80,7 +80,7 @@ def measure_point(
             batch = dataclasses.replace(microbatch, loss_weight=loss_weight)
 
         def step(number: int) -> None:
-            model.loss(model(batch), batch).backward()  # type: ignore[no-untyped-call]
+            model.training_loss(batch).backward()  # type: ignore[no-untyped-call]
             optimizers.step(number)
 
         step(0)

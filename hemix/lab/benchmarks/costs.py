@@ -189,7 +189,7 @@ def _measure_in_processes(point: Point) -> dict[str, Any]:
             if process.poll() not in (None, 0):
                 _, errors = process.communicate()
                 cause = last_line(errors, process.returncode)
-                raise HemixError(f"bench costs: {point.name}: {cause}")
+                raise HemixError(f"bench costs: {point.name}: {cause}", code="process_failed")
         figures: dict[str, Any] = json.loads(processes[0].communicate()[0].splitlines()[-1])
     finally:
         for process in processes:

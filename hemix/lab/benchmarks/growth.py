@@ -114,7 +114,7 @@ def _measure_command(command: str, arguments: Sequence[str]) -> _Cost:
             _, errors = process.communicate()
         if process.returncode != 0:
             cause = last_line(errors, process.returncode)
-            raise HemixError(f"bench growth: hemix {command}: {cause}")
+            raise HemixError(f"bench growth: hemix {command}: {cause}", code="process_failed")
     return _Cost(
         seconds=round(time.monotonic() - start, 1),
         processor_seconds=round(_children_processor_seconds() - processor_start, 1),

@@ -113,7 +113,9 @@ def _measure(config: _Config) -> dict[str, Any]:
     if steps < 1:
         raise HemixError(
             f"bench loader: {config.data}: too few impressions for {_WARM_UP_STEPS + 1} batches of "
-            f"{config.batch_size}"
+            f"{config.batch_size}",
+            code="too_few_rows",
+            field=config.data,
         )
     model = build_model(data.spec, settings.model, 0).train()
     optimizers = Optimizers(model, settings.train, len(plan))
@@ -134,7 +136,7 @@ def _measure(config: _Config) -> dict[str, Any]:
             start = time.perf_counter()
             batch = next(batches)
             arrival = time.perf_counter()
-            model.loss(model(batch), batch).backward()  # type: ignore[no-untyped-call]
+            model.training_loss(batch).backward()  # type: ignore[no-untyped-call]
             optimizers.step(i)
             wait_seconds.append(arrival - start)
             step_seconds.append(time.perf_counter() - arrival)

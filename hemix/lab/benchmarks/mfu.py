@@ -106,8 +106,9 @@ def _make_step(
 
     def step(number: int) -> None:
         with autocast(device, precision):
-            logits = model(batch)
-        model.loss(logits.float(), batch).backward()  # type: ignore[no-untyped-call]
+            logits_NT, *auxiliary = model.training_logits(batch)
+        loss = model.loss(logits_NT.float(), batch, [logits.float() for logits in auxiliary])
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizers.step(number)
 
     return step

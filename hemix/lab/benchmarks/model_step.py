@@ -79,8 +79,13 @@ class StepCase:
         Raises:
             UsageError: ``kind`` or ``scope`` is unknown.
         """
-        if kind not in ("score", "train") or scope not in ("core", "whole"):
-            raise UsageError(f"bench: unknown kind {kind!r} or scope {scope!r}")
+        for field, value, known in (
+            ("kind", kind, ("score", "train")),
+            ("scope", scope, ("core", "whole")),
+        ):
+            if value not in known:
+                expected = " or ".join(known)
+                raise UsageError(f"bench: {field}: expected {expected}, got {value!r}", field=field)
         return cls(kind=kind, scope=scope, load=load, **more)  # type: ignore[arg-type]
 
 

@@ -93,5 +93,6 @@ def _prepare_in_process(logs: Path, data: Path) -> int:
         with PeakMemory(process.pid, every_seconds=0.02) as peak:
             _, errors = process.communicate()
         if process.returncode != 0:
-            raise HemixError(f"bench prepare: {last_line(errors, process.returncode)}")
+            cause = last_line(errors, process.returncode)
+            raise HemixError(f"bench prepare: {cause}", code="process_failed")
     return peak.bytes

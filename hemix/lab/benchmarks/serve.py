@@ -157,7 +157,9 @@ def _measure(name: str, plan: LoadPlan, pid: int) -> list[dict[str, Any]]:
     for stream in streams:
         if not stream["answered_per_second"]:
             kind, errors = stream["stream"], stream["errors"]
-            raise HemixError(f"bench serve: stream {kind} got no response: {errors}")
+            raise HemixError(
+                f"bench serve: stream {kind} got no response: {errors}", code="no_answer"
+            )
     server = {**memory.figures(), "stolen_share": round(stolen_fraction, 3)}
     return [{"name": f"serve {name}", **stream, **server} for stream in streams]
 
@@ -171,7 +173,7 @@ def _generate_load_in_process(plan: LoadPlan) -> list[dict[str, Any]]:
     )
     if process.returncode != 0:
         cause = last_line(process.stderr, process.returncode)
-        raise HemixError(f"bench serve: the load generator failed: {cause}")
+        raise HemixError(f"bench serve: the load generator failed: {cause}", code="process_failed")
     results: list[dict[str, Any]] = json.loads(process.stdout)
     return results
 
@@ -198,7 +200,9 @@ def _server(
         line = process.stdout.readline() if readable else ""
         if not line:
             cause = last_line((folder / "server.log").read_text(), process.poll() or 0)
-            raise HemixError(f"bench serve: the server did not start: {cause}")
+            raise HemixError(
+                f"bench serve: the server did not start: {cause}", code="process_failed"
+            )
         ready = json.loads(line)
         yield int(ready["url"].rpartition(":")[2]), process.pid, ready["seconds"]
     finally:

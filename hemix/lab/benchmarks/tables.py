@@ -128,7 +128,9 @@ def _case(
     if not difference <= TOLERANCE:
         raise HemixError(
             f"bench tables: {comparison.name}: vectors differ by {difference:.2e}, more than "
-            f"rounding ({TOLERANCE:.0e})"
+            f"rounding ({TOLERANCE:.0e})",
+            code="disagreement",
+            field=comparison.name,
         )
     ours_seconds, plain_seconds, ours_cpu_seconds, plain_cpu_seconds = (
         float(np.median(values))

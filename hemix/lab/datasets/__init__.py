@@ -49,7 +49,12 @@ def import_logs(name: str, raw: Path, out: Path, *, random_log: bool = False) ->
         StorageError: ``out`` cannot be written.
     """
     if name not in DATASETS:
-        raise UsageError(f"import {name}: unknown data set", hint=f"known: {', '.join(DATASETS)}")
+        raise UsageError(
+            f"import {name}: unknown data set",
+            code="unknown_name",
+            field="name",
+            hint=f"known: {', '.join(DATASETS)}",
+        )
     with create_logs(Path(out)) as logs:
         DATASETS[name](Path(raw), random_log).write(logs)
     return dict(logs.rows)

@@ -154,7 +154,11 @@ class KuaiRand:
             "users": self.users,
         }.items():
             if table not in logs.rows:
-                raise DataError(f"{file.path}: expected {table}, found no row")
+                raise DataError(
+                    f"{file.path}: expected {table}, found no row",
+                    code="no_rows",
+                    field=str(file.path),
+                )
         logs.write_schema(self.schema)
 
 
@@ -175,13 +179,17 @@ def open_kuairand(raw: Path, random_log: bool) -> KuaiRand:
     if random_log and layout == "slice":
         raise DataError(
             f"{folder}: the slice has no log of random exposure; the official layouts have "
-            f"{_RANDOM_LOG}_S.csv"
+            f"{_RANDOM_LOG}_S.csv",
+            code="missing_file",
+            field=str(folder),
         )
     if random_log:
         files.append(folder / f"{_RANDOM_LOG}_{layout}.csv")
         if not files[-1].is_file():
             raise DataError(
-                f"{files[-1]}: no such file; it is needed for the log of random exposure"
+                f"{files[-1]}: no such file; it is needed for the log of random exposure",
+                code="missing_file",
+                field=str(files[-1]),
             )
     items_file, users_file, *logs = files
     if layout == "slice":
@@ -287,7 +295,8 @@ def _flatten(chunk: RawChunk, column: str) -> tuple[Int64s, Int64s]:
     values = pc.list_flatten(lists)
     if values.null_count:
         raise DataError(
-            f"{chunk.path}: {column}: expected video ids, found a list with a missing value"
+            f"{chunk.path}: {column}: expected video ids, found a list with a missing value",
+            field=column,
         )
     return pc.list_parent_indices(lists).to_numpy().astype(np.int64), values.to_numpy()
 

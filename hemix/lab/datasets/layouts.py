@@ -29,7 +29,11 @@ def detect_layout(
     first = folders[0]
     if not first.is_dir():
         problem = "which is a file" if first.exists() else "which does not exist"
-        raise DataError(f"{first}: expected a folder with the raw files of {dataset}, {problem}")
+        raise DataError(
+            f"{first}: expected a folder with the raw files of {dataset}, {problem}",
+            code="missing_folder",
+            field=str(first),
+        )
     complete: list[tuple[str, Path]] = []
     partial: list[tuple[str, Path, list[str]]] = []
     for folder in folders:
@@ -42,14 +46,26 @@ def detect_layout(
                 partial.append((name, folder, missing))
     if len(complete) > 1:
         candidates = ", ".join(f"{name} in {folder}" for name, folder in complete)
-        raise DataError(f"{first}: expected one layout of {dataset}, found {candidates}")
+        raise DataError(
+            f"{first}: expected one layout of {dataset}, found {candidates}",
+            code="ambiguous_layout",
+            field=str(first),
+        )
     if complete:
         return complete[0]
     if partial:
         name, folder, missing = min(partial, key=lambda entry: len(entry[2]))
-        raise DataError(f"{folder}: layout {name} of {dataset} lacks {', '.join(missing)}")
+        raise DataError(
+            f"{folder}: layout {name} of {dataset} lacks {', '.join(missing)}",
+            code="missing_file",
+            field=str(folder / missing[0]),
+        )
     expected_files = "; ".join(
         f"{name}: {', '.join(path.name for path in files_in(first))}"
         for name, files_in in layouts.items()
     )
-    raise DataError(f"{first}: no files of {dataset}; expected one of {expected_files}")
+    raise DataError(
+        f"{first}: no files of {dataset}; expected one of {expected_files}",
+        code="missing_file",
+        field=str(first),
+    )

@@ -64,6 +64,6 @@ def create_logs(out: Path) -> Iterator[LogsWriter]:
                 logs.close()
             if isinstance(error, OSError) and error.errno is None:
                 raise StorageError(
-                    f"{out}: cannot be written: {' '.join(str(error).split())}"
+                    f"{out}: cannot be written: {' '.join(str(error).split())}", field=str(out)
                 ) from error
             raise

@@ -94,11 +94,11 @@ class MovieLens:
         for chunk in self.ratings.chunks():
             logs.write("impressions", impressions(chunk))
         if "impressions" not in logs.rows:
-            raise DataError(f"{self.ratings.path}: expected ratings, found no row")
+            raise _no_rows(self.ratings.path, "ratings")
         for chunk in self.movies.chunks():
             logs.write("items", movies(chunk))
         if "items" not in logs.rows:
-            raise DataError(f"{self.movies.path}: expected movies, found no row")
+            raise _no_rows(self.movies.path, "movies")
         for chunk in self.users.chunks() if self.users else ():
             chunk.require_values("user_id")
             logs.write("users", chunk.table)
@@ -110,9 +110,14 @@ class MovieLens:
             raise DataError(
                 f"{self.ratings.path}: expected ratings at enough different times to split 90 : 5 "
                 ": 5, found "
-                f"{ratings} ratings, the first at {first}, valid from {valid}, test from {test}"
+                f"{ratings} ratings, the first at {first}, valid from {valid}, test from {test}",
+                field=str(self.ratings.path),
             )
         return movielens_schema(self.layout, valid=valid, test=test)
+
+
+def _no_rows(path: Path, expected: str) -> DataError:
+    return DataError(f"{path}: expected {expected}, found no row", code="no_rows", field=str(path))
 
 
 def open_movielens(raw: Path, random_log: bool) -> MovieLens:
@@ -127,7 +132,9 @@ def open_movielens(raw: Path, random_log: bool) -> MovieLens:
         UsageError: ``random_log`` is true.
     """
     if random_log:
-        raise UsageError("import movielens: --random-log: only kuairand has such a log")
+        raise UsageError(
+            "import movielens: --random-log: only kuairand has such a log", field="--random-log"
+        )
     layouts = {
         name: lambda folder, names=names: [folder / n for n in names]
         for name, names in _FILES.items()

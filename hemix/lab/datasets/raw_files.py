@@ -108,7 +108,8 @@ class RawChunk:
             shown = "nothing" if value is None else repr(value)
             raise DataError(
                 f"{self.path}: {self.unit} {self.first + row}, {column}: expected {expected}, "
-                f"found {shown}"
+                f"found {shown}",
+                field=column,
             )
 
     def require_values(self, *columns: str) -> None:
@@ -243,7 +244,9 @@ class RawFile:
                 except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
                     raise DataError(
                         f"{self.path}: {name}: expected {column.description} in every row, found "
-                        f"{values.type}: {_one_line(error)}"
+                        f"{values.type}: {_one_line(error)}",
+                        code="wrong_column_type",
+                        field=name,
                     ) from error
             table = table.set_column(i, name, values)
         return RawChunk(table, chunk.path, chunk.first, chunk.unit)
@@ -256,39 +259,44 @@ class RawFile:
         try:
             yield
         except pa.ArrowException as error:
-            problem = self._describe(_one_line(error), file_columns, invalid_rows)
-            raise DataError(f"{self.path}: {problem}") from error
+            raise self._error(_one_line(error), file_columns, invalid_rows) from error
         except (UnicodeError, csv.Error) as error:
-            raise DataError(
-                f"{self.path}: not delimited text in {self.text and self.text.encoding}: {error}"
-            ) from error
+            problem = f"not delimited text in {self.text and self.text.encoding}: {error}"
+            raise self._file_error(code="unreadable_file", problem=problem) from error
         except OSError as error:
-            raise DataError(
-                f"{self.path}: cannot be read: {error.strerror or _one_line(error)}"
-            ) from error
+            problem = f"cannot be read: {error.strerror or _one_line(error)}"
+            raise self._file_error(code="unreadable_file", problem=problem) from error
 
-    def _describe(
+    def _file_error(self, code: str, problem: str) -> DataError:
+        return DataError(f"{self.path}: {problem}", code=code, field=str(self.path))
+
+    def _error(
         self, message: str, file_columns: Sequence[str], invalid_rows: Sequence[Any]
-    ) -> str:
+    ) -> DataError:
         """Describe an error of Arrow by line, column and expected value."""
         if self.text is None:
-            return f"not a Parquet file, or truncated: {message}"
+            problem = f"not a Parquet file, or truncated: {message}"
+            return self._file_error(code="damaged_file", problem=problem)
         if invalid_rows:
             row = invalid_rows[-1]
             shown = row.text.replace(self.text.arrow_delimiter, self.text.delimiter)[:80]
-            return (
+            problem = (
                 f"line {row.number}: expected {row.expected_columns} columns, found "
                 f"{row.actual_columns}: {shown!r}"
             )
+            return self._file_error(code="wrong_column_count", problem=problem)
         if self.path.stat().st_size == 0:
-            return "expected rows, found an empty file"
-        problem = re.search(r"In CSV column #(\d+): Row #(\d+): [^:]*: (.*)", message)
-        if problem is None:
-            return f"not delimited text in {self.text.encoding}: {message}"
-        name = file_columns[int(problem[1])]
-        value = problem[3].removeprefix("invalid value ")[:80]
-        return (
-            f"line {problem[2]}, {name}: expected {self.columns[name].description}, found {value}"
+            problem = "expected rows, found an empty file"
+            return self._file_error(code="no_rows", problem=problem)
+        match = re.search(r"In CSV column #(\d+): Row #(\d+): [^:]*: (.*)", message)
+        if match is None:
+            problem = f"not delimited text in {self.text.encoding}: {message}"
+            return self._file_error(code="unreadable_file", problem=problem)
+        name = file_columns[int(match[1])]
+        value = match[3].removeprefix("invalid value ")[:80]
+        expected = self.columns[name].description
+        return DataError(
+            f"{self.path}: line {match[2]}, {name}: expected {expected}, found {value}", field=name
         )
 
 

@@ -86,7 +86,7 @@ def draw_intents(
 
 @dataclass(frozen=True, kw_only=True)
 class Views:
-    """Hold the v views before n requests as arrays [v], by request and time."""
+    """The v views before n requests as arrays [v], by request and time."""
 
     request_row: Int64Array
     """Rows of the requests."""
@@ -190,7 +190,7 @@ def _view_choices(
 
 @dataclass(frozen=True, kw_only=True)
 class Reactions:
-    """Hold the reactions to c shown venues as arrays [c]."""
+    """The reactions to c shown venues as arrays [c]."""
 
     click: BoolArray
     order: BoolArray

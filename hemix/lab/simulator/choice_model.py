@@ -38,7 +38,7 @@ _MAX_PRICE_GAP = 3.0
 
 @dataclass(frozen=True, kw_only=True)
 class Factors:
-    """Hold what affects a choice as arrays [n, k], or broadcastable to it."""
+    """What affects a choice, as arrays [n, k], or broadcastable to it."""
 
     taste: FloatArray
     """Long-term taste for the category, about standard normal."""

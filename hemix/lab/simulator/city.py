@@ -29,7 +29,7 @@ DAY_MS = 24 * HOUR_MS
 
 @dataclass(frozen=True, kw_only=True)
 class City:
-    """Hold a city; the same parameters, seed, number of users and days give the same city."""
+    """A city; the same parameters, seed, number of users and days give the same city."""
 
     parameters: CityParameters
     seed: int

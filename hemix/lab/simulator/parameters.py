@@ -30,7 +30,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Category:
-    """Describe a category of venues: its frequency, its prices and when users want it."""
+    """A category of venues: its frequency, its prices and when users want it."""
 
     name: str
     group: str
@@ -83,7 +83,7 @@ CATEGORIES = (
 
 @dataclass(frozen=True, kw_only=True)
 class GeographyParameters:
-    """Describe the map: a square with several centres, of which the first is the largest."""
+    """The map: a square with several centres, of which the first is the largest."""
 
     latitude: float = 30.27
     """Latitude of the city's middle, in degrees."""
@@ -101,7 +101,7 @@ class GeographyParameters:
 
 @dataclass(frozen=True, kw_only=True)
 class VenueParameters:
-    """Describe the venues."""
+    """The venues."""
 
     minimum: int = 1200
     per_root_user: float = 55.0
@@ -144,7 +144,7 @@ class VenueParameters:
 
 @dataclass(frozen=True, kw_only=True)
 class UserParameters:
-    """Describe the users."""
+    """The users."""
 
     home_spread_km: float = 2.5
     """Standard deviation of a home's coordinates around its centre."""
@@ -192,7 +192,7 @@ class UserParameters:
 
 @dataclass(frozen=True, kw_only=True)
 class SessionParameters:
-    """Describe days and sessions."""
+    """Days and sessions."""
 
     past_days: int = 90
     """Days of events before the first logged impression."""
@@ -250,7 +250,7 @@ class SessionParameters:
 
 @dataclass(frozen=True, kw_only=True)
 class RecallParameters:
-    """Describe the recall stage, and the policy that ranked the logged pages."""
+    """The recall stage, and the policy that ranked the logged pages."""
 
     radius_km: float = 5.0
     nearest: int = 320
@@ -334,7 +334,7 @@ _FINGERPRINT_KEYS = {
 
 @dataclass(frozen=True, kw_only=True)
 class CityParameters:
-    """Hold all constants of a city."""
+    """All constants of a city."""
 
     start_date: str = "2026-01-05"
     """Local date of day 0, a Monday."""

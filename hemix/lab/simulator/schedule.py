@@ -37,7 +37,7 @@ def request_number(city: City, day: int, session: npt.ArrayLike, request: int) -
 
 @dataclass(frozen=True, kw_only=True)
 class DaySchedule:
-    """Hold the sessions of U users as arrays [U, sessions], valid below ``session_count``."""
+    """The sessions of U users as arrays [U, sessions], valid below ``session_count``."""
 
     session_count: Int64Array
     """[U]"""

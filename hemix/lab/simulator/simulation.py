@@ -37,7 +37,7 @@ __all__ = ["ShownPages", "UserSimulation"]
 
 @dataclass(frozen=True, kw_only=True)
 class ShownPages:
-    """Hold the c impressions of a step's pages as arrays [c], by request and position."""
+    """The c impressions of a step's pages as arrays [c], by request and position."""
 
     request_row: Int64Array
     """Rows of the requests in the step."""

@@ -22,7 +22,7 @@ _CELLS_AT_A_TIME = 128
 
 @dataclass(frozen=True, kw_only=True)
 class SpatialIndex:
-    """Hold the venues near every grid cell, ordered by distance from its middle; K cells."""
+    """The venues near every grid cell, ordered by distance from its middle; K cells."""
 
     cells_per_side: int
     cell_km: float

@@ -21,7 +21,7 @@ __all__ = ["Requests", "VisitCounts"]
 
 @dataclass(frozen=True, kw_only=True)
 class Requests:
-    """Hold n requests of one day as arrays [n].
+    """The n requests of one day as arrays [n].
 
     A session begins as its own first request, whose time is the session's start until the user has
     browsed.

@@ -30,7 +30,7 @@ _PRICE_BAND_EDGES = (-0.8, 0.0, 0.8)
 
 @dataclass(kw_only=True)
 class Users:
-    """Hold U users as arrays [U]; other shapes are given where they differ."""
+    """U users as arrays [U]; other shapes are given where they differ."""
 
     parameters: CityParameters
     seed: int

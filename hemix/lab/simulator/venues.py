@@ -37,7 +37,7 @@ _NO_TAG = -1
 
 @dataclass(frozen=True, kw_only=True)
 class Centres:
-    """Hold the city's centres; a district is the area that is nearest to one of them."""
+    """The city's centres; a district is the area that is nearest to one of them."""
 
     x_km: Float32Array
     y_km: Float32Array
@@ -62,7 +62,7 @@ class Centres:
 
 @dataclass(frozen=True, kw_only=True)
 class Venues:
-    """Hold V venues as arrays [V]; other shapes are given where they differ."""
+    """V venues as arrays [V]; other shapes are given where they differ."""
 
     category: Int32Array
     group: Int32Array

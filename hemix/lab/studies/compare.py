@@ -122,7 +122,9 @@ def _make_candidates(
         settings_by_label = {name: {"model.name": name} for name in names}
         if len(settings_by_label) < len(names):
             raise UsageError(
-                f"--models {','.join(names)}: a model is named twice", field="--models"
+                f"--models {','.join(names)}: a model is named twice",
+                code="repeated_argument",
+                field="--models",
             )
     if not settings_by_label:
         raise UsageError(

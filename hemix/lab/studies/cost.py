@@ -136,7 +136,7 @@ def _seconds_per_impression(content: dict[str, Any]) -> float:
     for number in range(steps):
         start = time.perf_counter()
         batch = split.batch(plan.order[plan.begin[number] : plan.begin[number + 1]])
-        model.loss(model(batch), batch).backward()  # type: ignore[no-untyped-call]
+        model.training_loss(batch).backward()  # type: ignore[no-untyped-call]
         optimizers.step(number)
         if number >= min(_WARM_UP_STEPS, steps - 1):
             seconds += time.perf_counter() - start

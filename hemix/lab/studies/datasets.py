@@ -89,7 +89,11 @@ def open_datasets(
         _check_same_schema(opened[0], other)
     if len({dataset.digest for dataset in datasets}) < len(datasets):
         names = ", ".join(str(dataset.folder) for dataset in datasets)
-        raise DataError(f"--data: the same dataset twice among {names}", field="--data")
+        raise DataError(
+            f"--data: the same dataset twice among {names}",
+            code="repeated_argument",
+            field="--data",
+        )
     for dataset in opened:
         dataset.dataset.verify(but=None if verify_test else "test")
     return datasets, search_dataset
@@ -109,7 +113,9 @@ def _check_same_schema(first: StudyDataset, other: StudyDataset) -> None:
     difference = first_difference(expected, actual) or "the set of tables"
     raise DataError(
         f"{other.folder} cannot be compared with {first.folder}: their schemas may differ only in "
-        f"the split, but differ in {difference}"
+        f"the split, but differ in {difference}",
+        code="other_schema",
+        field=str(other.folder),
     )
 
 

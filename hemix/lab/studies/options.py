@@ -37,12 +37,15 @@ class StudyPlan:
 
     @property
     def seconds(self) -> int:
-        """Estimated seconds of all stages, one trial at a time."""
+        """Estimated work: seconds of all trials of all stages, one trial at a time."""
         return sum(stage.seconds for stage in self.stages)
 
     @property
     def hours(self) -> float:
-        """Estimated hours with ``jobs`` trials at a time."""
+        """Estimated time: the work divided by ``jobs``, in hours.
+
+        It is a lower bound, because a stage waits for the last trial of the one before it.
+        """
         return round(self.seconds / self.jobs / 3600, 3)
 
 

@@ -38,6 +38,7 @@ from hemix.training.loop import train
 __all__ = ["code_digest", "flops_per_impression", "run_trial"]
 
 _FLOP_BATCHES = 4
+_PACKAGE = Path(__file__).parents[2]
 
 
 def run_trial(folder: Path, *, evaluate_test: bool = False) -> None:
@@ -150,16 +151,20 @@ def flops_per_impression(run: Run, dataset: Dataset) -> float | None:
     return flops / impressions if flops else None
 
 
-def code_digest() -> str:
-    """Hash the source of data, models and training to 8 hex digits.
+def code_digest(package: Path = _PACKAGE) -> str:
+    """Hash the source of hemix, without ``lab`` and ``cli``, to 8 hex digits.
 
-    A report shows it, because trials of different code are not comparable.
+    A report shows it, because trials of different code are not comparable. Features, schema, data,
+    models and training decide a trial's result; ``lab`` and ``cli`` only start it.
+
+    Args:
+        package: The folder of the package.
     """
-    root = Path(__file__).parents[2]
     digest = hashlib.sha256()
-    for package in ("data", "preparation", "nn", "models", "training"):
-        for path in sorted((root / package).rglob("*.py")):
-            digest.update(path.read_bytes())
+    for path in sorted(package.rglob("*.py")):
+        name = path.relative_to(package)
+        if name.parts[0] not in ("lab", "cli"):
+            digest.update(name.as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:8]
 
 

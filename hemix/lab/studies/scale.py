@@ -139,7 +139,7 @@ def scale(
     candidates = [*by_size, *by_length]
     if len(candidates) < 2:
         raise UsageError(
-            "--sizes, --lengths: expected two or more sizes and lengths", field="--sizes"
+            f"--sizes, --lengths: expected two or more, got {len(candidates)}", field="--sizes"
         )
     split: EvaluatedSplit = "test" if config.evaluate_test else "valid"
     with study_folder(out):
@@ -173,9 +173,12 @@ def _check_sizes(config: ScaleConfig) -> list[str]:
             raise UsageError(
                 f"--sizes {name}: expected some of {', '.join(SIZES)}", field="--sizes"
             )
-    if config.seeds < 1 or any(length < 1 for length in config.lengths or ()):
-        flags = f"--seeds {config.seeds} --lengths {config.lengths}"
-        raise UsageError(f"{flags}: expected numbers of 1 or more")
+    if config.seeds < 1:
+        raise UsageError(f"--seeds {config.seeds}: expected 1 or more", field="--seeds")
+    if any(length < 1 for length in config.lengths or ()):
+        raise UsageError(
+            f"--lengths {config.lengths}: expected numbers of 1 or more", field="--lengths"
+        )
     return sizes
 
 

@@ -77,7 +77,9 @@ def read_points(path: str | Path) -> Points:
     content = read_yaml(path, SettingsError)
     if not isinstance(content, dict) or "all" not in content:
         raise SettingsError(
-            f"{path}: expected a list of points under 'all', and under models that need their own"
+            f"{path}: expected a list of points under 'all', and under models that need their own",
+            code="missing_key",
+            field="all",
         )
     result: Points = {}
     for name, points in content.items():
@@ -87,12 +89,15 @@ def read_points(path: str | Path) -> Points:
             or not all(isinstance(point, dict) for point in points)
         ):
             raise SettingsError(
-                f"{path}: {name}: expected a list of points, each a mapping of settings"
+                f"{path}: {name}: expected a list of points, each a mapping of settings",
+                field=str(name),
             )
         if len(points) != len(content["all"]):
             raise SettingsError(
                 f"{path}: {name}: expected {len(content['all'])} points like 'all', got "
-                f"{len(points)}: every model gets the same search"
+                f"{len(points)}: every model gets the same search",
+                code="unequal_search",
+                field=str(name),
             )
         result[str(name)] = [
             {str(key): _parse_number(value) for key, value in point.items()} for point in points
@@ -144,7 +149,11 @@ def valid_loss(trial: Trial) -> float:
     tasks = trial.dataset.dataset.schema.tasks
     losses = [float(metrics[task]["logloss"]) for task in tasks if "logloss" in metrics[task]]
     if len(losses) < len(tasks):
-        raise RunError(f"{trial.folder}: log loss is not defined for every task on valid")
+        raise RunError(
+            f"{trial.folder}: log loss is not defined for every task on valid",
+            code="undefined_metric",
+            field=str(trial.folder),
+        )
     return sum(losses) / len(losses)
 
 

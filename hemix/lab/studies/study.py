@@ -150,7 +150,9 @@ def complete_candidates(
             )
     if not runs:
         raise RunError(
-            "no trial finished", hint="see log.txt in each folder of cells/ in the study's folder"
+            "no trial finished",
+            code="no_finished_trial",
+            hint="see log.txt in each folder of cells/ in the study's folder",
         )
     return runs, failures
 

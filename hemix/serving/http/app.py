@@ -298,7 +298,7 @@ def _user_history(service: Service, name: str | None, user: str) -> bytes:
     with service.models.lease(name) as model:
         if model is None:
             raise _unknown_model(name)
-        schema = model.ranker.schema
+        schema = model.engine.schema
     try:
         return msgspec.json.encode(user_history(service.store, schema, user))
     except StoreError as error:

@@ -23,7 +23,7 @@ from hemix.serving.http.messages import (
     strip_bom,
 )
 from hemix.serving.http.service import RequestLimits
-from hemix.serving.models import LoadedModels
+from hemix.serving.loaded_models import LoadedModels
 from hemix.serving.types import Candidate, Event, HistoryOverride, RankedItem, Ranking, RankRequest
 
 __all__ = ["encode_ranking", "rank", "read_request"]
@@ -97,7 +97,7 @@ def rank(
         _check_fields(request, model.checks)
         check = partial(_check_known, message=message) if limits.strict else None
         try:
-            [ranking] = model.ranker.rank([request], check)
+            [ranking] = model.engine.rank([request], check)
         except RequestError as error:
             raise ApiError.from_error(error, field=error.field) from error
         except DataError as error:

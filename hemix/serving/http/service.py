@@ -15,8 +15,8 @@ from hemix.measure import processors
 from hemix.serving.http.admission import Access, BodyBudget
 from hemix.serving.http.messages import ApiError
 from hemix.serving.idle_maintenance import IdleMaintenance
+from hemix.serving.loaded_models import LoadedModels
 from hemix.serving.metrics import Metrics
-from hemix.serving.models import LoadedModels
 from hemix.serving.stores import Store
 
 __all__ = ["BoundedExecutor", "ClientGone", "Completed", "RequestLimits", "Service"]

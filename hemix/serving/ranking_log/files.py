@@ -25,7 +25,9 @@ __all__ = [
 ]
 
 LOG_FORMAT = SavedFormat(
-    version=1, error=DataError, remedy="use that hemix for it, or move the file away"
+    version=1,
+    error=DataError,
+    remedy="read it with the hemix version that wrote it, or move the file away",
 )
 """Format of the files of all tables; the version is in the metadata of each file's schema"""
 _VERSION_KEY = f"hemix.{FORMAT_KEY}".encode()

@@ -150,6 +150,9 @@ def _read(folder: Path, table: str, columns: set[str], revision: str) -> pa.Tabl
             tables.append(rows)
         elif path in own_files and not has_column(path, revision):
             raise DataError(
-                f"{path}: logged without revisions", hint="name the server's store to replay it"
+                f"{path}: logged without revisions",
+                code="missing_column",
+                field=revision,
+                hint="name the server's store to replay it",
             )
     return pa.concat_tables([rows.select(sorted(columns)) for rows in tables]) if tables else None

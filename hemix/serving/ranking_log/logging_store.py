@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from hemix.serving.ranking_log.log import RankingLog
 from hemix.serving.ranking_log.log_set import RankingLogs
 from hemix.serving.stores import Store
-from hemix.serving.types import Event, Features, History
+from hemix.serving.types import Event, LiveFeatures, StoredHistory
 
 __all__ = ["LoggingStore"]
 
@@ -40,7 +40,7 @@ class LoggingStore:
 
     def history(
         self, user: str, *, limit: int, since_ms: int | None = None, known_revision: int = 0
-    ) -> History:
+    ) -> StoredHistory:
         """Read a user's newest events from the wrapped store, as `Store` describes.
 
         Args:
@@ -62,11 +62,11 @@ class LoggingStore:
         """
         return self._store.arrivals(user, until=until)
 
-    def user(self, user: str) -> Features:
+    def user(self, user: str) -> LiveFeatures:
         """See :class:`hemix.serving.stores.Store`."""
         return self._store.user(user)
 
-    def items(self, ids: Sequence[str]) -> dict[str, Features]:
+    def items(self, ids: Sequence[str]) -> dict[str, LiveFeatures]:
         """See :class:`hemix.serving.stores.Store`."""
         return self._store.items(ids)
 

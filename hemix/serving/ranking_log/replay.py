@@ -20,7 +20,7 @@ from hemix.serving.ranking_log.logged_events import Arrival, LoggedEvents, histo
 from hemix.serving.ranking_log.tables import LogTables
 from hemix.serving.store_reader import StoreSnapshot
 from hemix.serving.stores import Store, StoreLimits, open_store
-from hemix.serving.types import Candidate, Event, Features, History, Ranking, RankRequest
+from hemix.serving.types import Candidate, Event, LiveFeatures, Ranking, RankRequest, StoredHistory
 
 __all__ = ["ReplayedRanking", "replay", "replay_log"]
 
@@ -174,7 +174,7 @@ def _replay(
     history_items = json.loads(first["served_of_items"] or "{}")
     items |= {item: _to_features(content) for item, content in history_items.items()}
     snapshot = StoreSnapshot(
-        history=History(first["served_history_revision"], tuple(events)),
+        history=StoredHistory(first["served_history_revision"], tuple(events)),
         user=_features(first["served_of_user"]),
         items=items,
         degraded=tuple(first["served_degraded"]),
@@ -218,9 +218,9 @@ def _fields(row: dict[str, Any], schema: Schema) -> dict[str, Any]:
     return {**{name: row[name] for name in _columns(schema, "cross")}, **other_fields}
 
 
-def _features(text: str | None) -> Features:
-    return Features() if text is None else _to_features(json.loads(text))
+def _features(text: str | None) -> LiveFeatures:
+    return LiveFeatures() if text is None else _to_features(json.loads(text))
 
 
-def _to_features(content: dict[str, Any]) -> Features:
-    return Features(1, content["values"], content["since_ms"])
+def _to_features(content: dict[str, Any]) -> LiveFeatures:
+    return LiveFeatures(1, content["values"], content["since_ms"])

@@ -20,7 +20,7 @@ from hemix.data.spec import TIMELESS_MS
 from hemix.schema import Schema
 from hemix.serving.ranking_log.columns import RawColumns
 from hemix.serving.stores import StoreLimits
-from hemix.serving.types import Candidate, Event, Features, RankedItem, Ranking, RankRequest
+from hemix.serving.types import Candidate, Event, LiveFeatures, RankedItem, Ranking, RankRequest
 
 __all__ = ["TIME", "LogTables", "LoggedRanking"]
 
@@ -33,9 +33,9 @@ class LoggedRanking:
 
     request: RankRequest
     ranking: Ranking
-    user: Features
+    user: LiveFeatures
     """Features that events set for the user."""
-    items: Mapping[str, Features]
+    items: Mapping[str, LiveFeatures]
     """Features that events set for candidates and for the items of the history."""
     events: int = 0
     """Number of events in the history."""
@@ -257,11 +257,11 @@ def _json(content: Mapping[str, Any]) -> str | None:
     return json.dumps(content, ensure_ascii=False, sort_keys=True) if content else None
 
 
-def _features_content(features: Features) -> dict[str, Any]:
+def _features_content(features: LiveFeatures) -> dict[str, Any]:
     return {"since_ms": features.since_ms, "values": dict(features.values)}
 
 
-def _features_json(features: Features) -> str | None:
+def _features_json(features: LiveFeatures) -> str | None:
     return None if features.revision == 0 else _json(_features_content(features))
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from hemix.errors import SettingsError
-from hemix.serving.types import Event, Features, History
+from hemix.serving.types import Event, LiveFeatures, StoredHistory
 
 __all__ = ["DAY_MS", "DEFAULT_LIMITS", "Store", "StoreLimits", "now_ms", "owner_of"]
 
@@ -125,6 +125,12 @@ class Store(Protocol):
     events do if the limits allow them; ``user`` and ``item`` events never do. Events outside
     histories are still accepted only once. Every method is thread-safe, takes bounded time and
     raises :class:`hemix.errors.StoreError` with a message of one line where the store fails.
+
+    A revision names the content of a user's history, or of the features of a user or an item. It
+    changes with every write and with expiry, and never repeats for other content. It is the time of
+    the write by the store's clock, in microseconds, or one more than the last revision where the
+    clock has not moved on. A replay compares revisions with the time to live
+    (:func:`hemix.serving.ranking_log.logged_events.history_at`).
     """
 
     def append(self, events: Sequence[Event]) -> list[bool]:
@@ -150,7 +156,7 @@ class Store(Protocol):
 
     def history(
         self, user: str, *, limit: int, since_ms: int | None = None, known_revision: int = 0
-    ) -> History:
+    ) -> StoredHistory:
         """Return a user's newest events.
 
         Args:
@@ -177,11 +183,11 @@ class Store(Protocol):
         """
         ...
 
-    def user(self, user: str) -> Features:
+    def user(self, user: str) -> LiveFeatures:
         """Return the features that events set for a user; empty and of revision 0 without any."""
         ...
 
-    def items(self, ids: Sequence[str]) -> dict[str, Features]:
+    def items(self, ids: Sequence[str]) -> dict[str, LiveFeatures]:
         """Return the features that events set for these items; items without any are left out."""
         ...
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
-from hemix.serving.types import Event, Features
+from hemix.serving.types import Event, LiveFeatures
 
 __all__ = ["FeatureColumns", "set_columns", "to_features", "to_json"]
 
@@ -35,7 +35,7 @@ def set_columns(columns: FeatureColumns, event: Event, max_columns: int) -> None
             del columns[name]
 
 
-def to_features(revision: int, columns: Mapping[str, tuple[int, Any]]) -> Features:
+def to_features(revision: int, columns: Mapping[str, tuple[int, Any]]) -> LiveFeatures:
     """Return the current values of columns.
 
     Args:
@@ -46,8 +46,8 @@ def to_features(revision: int, columns: Mapping[str, tuple[int, Any]]) -> Featur
         The features; empty and of revision 0 without columns.
     """
     if not columns:
-        return Features()
-    return Features(
+        return LiveFeatures()
+    return LiveFeatures(
         revision,
         {name: value for name, (_, value) in columns.items()},
         max(time_ms for time_ms, _ in columns.values()),

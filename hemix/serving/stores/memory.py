@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from hemix.errors import StoreError
 from hemix.serving.stores.base import DEFAULT_LIMITS, StoreLimits, owner_of
 from hemix.serving.stores.feature_columns import FeatureColumns, set_columns, to_features
-from hemix.serving.types import Event, Features, History
+from hemix.serving.types import Event, LiveFeatures, StoredHistory
 
 __all__ = ["MemoryStore"]
 
@@ -108,7 +108,7 @@ class MemoryStore:
 
     def history(
         self, user: str, *, limit: int, since_ms: int | None = None, known_revision: int = 0
-    ) -> History:
+    ) -> StoredHistory:
         """Read a user's newest events from memory, as `Store` describes.
 
         Args:
@@ -120,21 +120,23 @@ class MemoryStore:
         with self._lock:
             owner = self._user(user)
             if owner.revision == known_revision:
-                return History(known_revision)
+                return StoredHistory(known_revision)
             total = len(owner.events)
             if known_revision and since_ms is None:
                 new = tuple(
                     event for _, _, revision, event in owner.events if revision > known_revision
                 )
                 if len(new) < min(limit, total):
-                    return History(owner.revision, new, after=known_revision, total_events=total)
+                    return StoredHistory(
+                        owner.revision, new, after=known_revision, total_events=total
+                    )
             first = (
                 0
                 if since_ms is None
                 else bisect_left(owner.events, since_ms, key=lambda row: row[0])
             )
             rows = owner.events[max(first, total - limit) :]
-            return History(owner.revision, tuple(event for *_, event in rows))
+            return StoredHistory(owner.revision, tuple(event for *_, event in rows))
 
     def arrivals(self, user: str, *, until: int | None = None) -> tuple[Event, ...]:
         """Read a user's history from memory, in order of arrival.
@@ -149,13 +151,13 @@ class MemoryStore:
                 event for _, _, revision, event in rows if until is None or revision <= until
             )
 
-    def user(self, user: str) -> Features:
+    def user(self, user: str) -> LiveFeatures:
         """See :class:`hemix.serving.stores.base.Store`."""
         with self._lock:
             owner = self._user(user)
             return to_features(owner.columns_revision, owner.columns)
 
-    def items(self, ids: Sequence[str]) -> dict[str, Features]:
+    def items(self, ids: Sequence[str]) -> dict[str, LiveFeatures]:
         """See :class:`hemix.serving.stores.base.Store`."""
         with self._lock:
             self._check_open()

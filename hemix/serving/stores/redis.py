@@ -21,7 +21,7 @@ from hemix.errors import StoreError
 from hemix.formats import SavedFormat
 from hemix.serving.stores.base import DEFAULT_LIMITS, StoreLimits, owner_of
 from hemix.serving.stores.feature_columns import to_features, to_json
-from hemix.serving.types import Event, Features, History
+from hemix.serving.types import Event, LiveFeatures, StoredHistory
 
 __all__ = ["RedisStore"]
 
@@ -113,7 +113,7 @@ class RedisStore:
 
     def history(
         self, user: str, *, limit: int, since_ms: int | None = None, known_revision: int = 0
-    ) -> History:
+    ) -> StoredHistory:
         """Read a user's newest events from Redis, as `Store` describes.
 
         Args:
@@ -129,10 +129,10 @@ class RedisStore:
                 )
                 revision = int(stored_revision)
                 if revision in (0, known_revision):
-                    return History(revision)
+                    return StoredHistory(revision)
                 if members:
                     events = tuple(_event(user, member) for member in members)
-                    return History(revision, events, after=known_revision, total_events=total)
+                    return StoredHistory(revision, events, after=known_revision, total_events=total)
             with self._redis.pipeline(transaction=True) as pipeline:
                 pipeline.hget(f"{_PREFIX}users:{user}", "revision")
                 pipeline.zrevrangebyscore(
@@ -144,8 +144,8 @@ class RedisStore:
                 )
                 stored_revision, members = pipeline.execute()
         if stored_revision is None:  # the user has expired
-            return History()
-        return History(
+            return StoredHistory()
+        return StoredHistory(
             int(stored_revision), tuple(_event(user, member) for member in reversed(members))
         )
 
@@ -165,7 +165,7 @@ class RedisStore:
             if until is None or int(member[:_REVISION_DIGITS]) <= until
         )
 
-    def user(self, user: str) -> Features:
+    def user(self, user: str) -> LiveFeatures:
         """See :class:`hemix.serving.stores.base.Store`."""
         with self._store_errors():
             stored: Any = self._redis.hmget(
@@ -173,7 +173,7 @@ class RedisStore:
             )
         return _features(*stored)
 
-    def items(self, ids: Sequence[str]) -> dict[str, Features]:
+    def items(self, ids: Sequence[str]) -> dict[str, LiveFeatures]:
         """See :class:`hemix.serving.stores.base.Store`."""
         if not ids:
             return {}
@@ -226,9 +226,16 @@ class RedisStore:
                 f"{self._name}: no answer within {timeout_s:g} s", code="store_timeout"
             ) from error
         except redis.ConnectionError as error:
-            raise StoreError(f"{self._name}: cannot be reached: {_one_line(error)}") from error
+            refused = isinstance(error, redis.AuthenticationError)
+            raise StoreError(
+                f"{self._name}: cannot be reached: {_one_line(error)}",
+                code="store_unauthorized" if refused else None,
+            ) from error
         except redis.RedisError as error:
-            raise StoreError(f"{self._name}: {_one_line(error)}") from error
+            full = isinstance(error, redis.OutOfMemoryError)
+            raise StoreError(
+                f"{self._name}: {_one_line(error)}", code="store_full" if full else None
+            ) from error
 
 
 def _one_line(error: Exception) -> str:
@@ -267,7 +274,7 @@ def _event(user: str, member: bytes) -> Event:
     )
 
 
-def _features(revision: bytes | None, columns: bytes | None) -> Features:
+def _features(revision: bytes | None, columns: bytes | None) -> LiveFeatures:
     stored = json.loads(columns) if columns is not None else {}
     return to_features(
         int(revision) if revision is not None else 0,

@@ -20,7 +20,7 @@ from hemix.serving.stores.base import DEFAULT_LIMITS, StoreLimits, owner_of
 from hemix.serving.stores.feature_columns import to_features, to_json
 from hemix.serving.stores.sqlite_file import check_file, create_tables, store_errors
 from hemix.serving.stores.sqlite_owner import OwnerRow, delete_owner
-from hemix.serving.types import Event, Features, History
+from hemix.serving.types import Event, LiveFeatures, StoredHistory
 
 __all__ = ["SQLiteStore"]
 
@@ -148,7 +148,7 @@ class SQLiteStore:
 
     def history(
         self, user: str, *, limit: int, since_ms: int | None = None, known_revision: int = 0
-    ) -> History:
+    ) -> StoredHistory:
         """Read a user's newest events from the database, as `Store` describes.
 
         Args:
@@ -160,7 +160,7 @@ class SQLiteStore:
         with self._read_transaction() as connection:
             row = self._user(connection, user)
             if row.revision in (0, known_revision):
-                return History(row.revision)
+                return StoredHistory(row.revision)
             if known_revision and since_ms is None:
                 rows = connection.execute(
                     f"SELECT {_EVENT_COLUMNS} FROM events WHERE owner = ? AND revision > ? "
@@ -169,7 +169,7 @@ class SQLiteStore:
                 ).fetchall()
                 # a user who expired and came back has new events only
                 if len(rows) < min(limit, row.events):
-                    return History(
+                    return StoredHistory(
                         row.revision,
                         tuple(_event(user, values) for values in rows),
                         after=known_revision,
@@ -181,7 +181,7 @@ class SQLiteStore:
                 "ORDER BY time_ms DESC, arrival DESC LIMIT ?",
                 (row.number, *bounds, limit),
             ).fetchall()
-        return History(row.revision, tuple(_event(user, values) for values in reversed(rows)))
+        return StoredHistory(row.revision, tuple(_event(user, values) for values in reversed(rows)))
 
     def arrivals(self, user: str, *, until: int | None = None) -> tuple[Event, ...]:
         """Read a user's history from the database, in order of arrival.
@@ -199,7 +199,7 @@ class SQLiteStore:
             ).fetchall()
         return tuple(_event(user, values) for values in rows)
 
-    def user(self, user: str) -> Features:
+    def user(self, user: str) -> LiveFeatures:
         """See :class:`hemix.serving.stores.base.Store`."""
         with self._read_transaction() as connection:
             row = self._user(connection, user)
@@ -215,9 +215,9 @@ class SQLiteStore:
             return _UserRow()
         return _UserRow(*row[1:])
 
-    def items(self, ids: Sequence[str]) -> dict[str, Features]:
+    def items(self, ids: Sequence[str]) -> dict[str, LiveFeatures]:
         """See :class:`hemix.serving.stores.base.Store`."""
-        features: dict[str, Features] = {}
+        features: dict[str, LiveFeatures] = {}
         with self._read_transaction() as connection:
             for first in range(0, len(ids), _ITEMS_PER_QUERY):
                 some_ids = ids[first : first + _ITEMS_PER_QUERY]

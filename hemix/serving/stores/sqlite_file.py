@@ -63,8 +63,10 @@ CREATE INDEX ids_dropped ON ids (owner, dropped) WHERE dropped IS NOT NULL;
 """
 _ITEMS_INDEX = "CREATE INDEX IF NOT EXISTS items_heard ON owners (heard_ms) WHERE kind = 'item'"
 """Older files lack this index and get it when they are opened"""
-# owners.heard_ms: when the last event was accepted. owners.dropped counts, and ids.dropped numbers,
-# the accepted events that are outside the history; the oldest numbers are deleted.
+# owners.heard_ms: time at which the last event was accepted.
+# owners.dropped: number of accepted events that are not, or no longer, in the history.
+# ids.dropped: their number, 1, 2, ... as they were dropped; NULL for an event in the history. Only
+# the newest of them keep a row (StoreLimits.duplicate_window).
 
 
 def check_file(path: Path) -> None:

@@ -14,6 +14,7 @@ from hemix.features import Categorical, Numeric
 from hemix.lab.datasets import import_logs, raw_files
 from hemix.schema import Schema
 from tests.lab.datasets.kuairand_files import ROWS, log_row, write_official, write_pure, write_slice
+from tests.refusals import raises
 
 SLICE = Path(__file__).resolve().parents[3] / ".." / "shared" / "data" / "kuairand_pure"
 
@@ -175,8 +176,10 @@ def test_random_log_is_read_only_on_request(tmp_path: Path) -> None:
         (2000, 0),
         (9000, 1),
     ]
-    with pytest.raises(DataError, match=r"log_random_4_22_to_5_08_pure\.csv.*random exposure"):
-        import_logs("kuairand", write_pure(tmp_path / "pure"), tmp_path / "none", random_log=True)
+    pure = write_pure(tmp_path / "pure")
+    missing = pure / "data" / "log_random_4_22_to_5_08_pure.csv"
+    with raises(DataError, code="missing_file", field=missing):
+        import_logs("kuairand", pure, tmp_path / "none", random_log=True)
 
 
 def test_import_is_deterministic(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from hemix.errors import StorageError
 from hemix.lab.datasets.logs_writer import create_logs
+from tests.refusals import raises
 
 USERS = pa.table({"user_id": [1, 2]})
 
@@ -34,10 +35,14 @@ def test_error_or_interrupt_leaves_no_folder(tmp_path: Path, error: type[BaseExc
     assert list(tmp_path.iterdir()) == []
 
 
+class _OfTheTest(Exception):
+    pass
+
+
 def test_existing_parents_are_not_removed(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
-    with pytest.raises(ValueError, match="mine"), create_logs(tmp_path / "a" / "b" / "logs"):
-        raise ValueError("mine")
+    with pytest.raises(_OfTheTest), create_logs(tmp_path / "a" / "b" / "logs"):
+        raise _OfTheTest
     assert [p.name for p in tmp_path.iterdir()] == ["a"]
     assert list((tmp_path / "a").iterdir()) == []
 
@@ -48,7 +53,7 @@ def test_full_disk_is_a_storage_error(tmp_path: Path, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(pq.ParquetWriter, "write_table", full)
     with (
-        pytest.raises(StorageError, match=r"logs: the disk is full"),
+        raises(StorageError, code="disk_full", field=tmp_path / "logs"),
         create_logs(tmp_path / "logs") as logs,
     ):
         logs.write("users", USERS)

@@ -15,6 +15,7 @@ from hemix.lab.simulator import simulate, writer
 from hemix.lab.simulator.parameters import PARAMETERS
 from hemix.schema import Schema
 from tests.lab.simulator.conftest import USERS, LogsFolder
+from tests.refusals import raises
 
 FILES = [
     "events.parquet",
@@ -172,25 +173,25 @@ def test_a_request_has_one_page_and_one_context(logs: LogsFolder) -> None:
 
 
 @pytest.mark.parametrize(
-    ("users", "days", "message"),
+    ("users", "days", "field", "numbers"),
     [
-        (0, 4, "--users: expected 1 .* got 0$"),
-        (-3, 4, "--users: expected 1 .* got -3$"),
-        (10, 0, "--days: expected 3 .* got 0$"),
-        (10, 2, "--days: expected 3 .* got 2$"),
+        (0, 4, "--users", [1, 0]),
+        (-3, 4, "--users", [1, -3]),
+        (10, 0, "--days", [3, 0]),
+        (10, 2, "--days", [3, 2]),
     ],
 )
 def test_numbers_out_of_range_are_refused(
-    tmp_path: Path, users: int, days: int, message: str
+    tmp_path: Path, users: int, days: int, field: str, numbers: list[int]
 ) -> None:
-    with pytest.raises(UsageError, match=message):
+    with raises(UsageError, *numbers, field=field):
         simulate(tmp_path / "parent" / "logs", users=users, days=days, seed=0)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_that_is_not_empty_is_refused_and_unchanged(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("keep")
-    with pytest.raises(UsageError, match="not empty"):
+    with raises(UsageError, tmp_path, code="out_exists", field="--out"):
         simulate(tmp_path, users=10, days=3, seed=0)
     assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
 

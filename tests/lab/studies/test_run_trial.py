@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -10,10 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+import hemix
 from hemix.lab.studies import runner
 from hemix.lab.studies.candidate import Candidate
 from hemix.lab.studies.datasets import open_datasets
-from hemix.lab.studies.run_trial import main, run_trial
+from hemix.lab.studies.run_trial import code_digest, main, run_trial
 from hemix.lab.studies.trial import Trial
 from hemix.training.optimizers import Optimizers
 from tests.lab.studies.in_process import HEMIX
@@ -93,6 +95,44 @@ def test_error_is_one_line_and_exit_code_2(
     assert main([str(tmp_path)]) == 2
     error = capsys.readouterr().err
     assert "cell.json" in error and error.count("\n") == 1
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the source."""
+    copy = tmp_path_factory.mktemp("source") / "hemix"
+    ignore = shutil.ignore_patterns("__pycache__")
+    return shutil.copytree(Path(hemix.__file__).parent, copy, ignore=ignore)
+
+
+@pytest.mark.parametrize(
+    ("file", "counts"),
+    [
+        ("features/match_counts.py", True),
+        ("schema/history.py", True),
+        ("data/encode.py", True),
+        ("models/hemix.py", True),
+        ("training/trainer.py", True),
+        ("moments.py", True),
+        ("lab/studies/report.py", False),
+        ("cli/app.py", False),
+    ],
+)
+def test_digest_covers_the_code_that_decides_a_result(
+    package: Path, file: str, counts: bool
+) -> None:
+    before, source = code_digest(package), (package / file).read_bytes()
+    assert before == code_digest()
+    (package / file).write_bytes(source + b"# changed\n")
+    assert (code_digest(package) != before) is counts
+    (package / file).write_bytes(source)
+
+
+def test_digest_depends_on_the_file_that_a_line_is_in(package: Path) -> None:
+    before = code_digest(package)
+    (package / "nn" / "init.py").rename(package / "nn" / "init2.py")
+    assert code_digest(package) != before
+    (package / "nn" / "init2.py").rename(package / "nn" / "init.py")
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""A server whose ranker is made up, so that what is HTTP's can be tested without a model: ``python
+"""A server whose engine is made up, so that what is HTTP's can be tested without a model: ``python
 -m tests.serving.http.fake PORT``.
 
 Scores are the item's number; ``context.sleep`` (seconds) makes a ranking slow and ``context.fail``
@@ -21,7 +21,7 @@ from hemix.serving.http.app import make_app
 from hemix.serving.http.service import RequestLimits, Service
 from hemix.serving.http.uvicorn_server import bind, serve
 from hemix.serving.json_logging import configure_logging
-from hemix.serving.models import LoadedModels
+from hemix.serving.loaded_models import LoadedModels
 from hemix.serving.stores import Store, open_store
 from hemix.serving.types import Attribution, RankedItem, Ranking, RankRequest
 
@@ -39,7 +39,7 @@ split: {valid: 2026-01-07, test: 2026-01-08}
 """
 
 
-class FakeRanker:
+class FakeEngine:
     """Ranks by the number in an item's id; knows items i0 to i999 and users u0 to u99."""
 
     schema = Schema.parse(SCHEMA)
@@ -112,7 +112,7 @@ def main(options: dict[str, Any]) -> None:
     limits = RequestLimits(**options.get("limits", {}))
     registry = Path(options["registry"]) if "registry" in options else None
     models = LoadedModels(
-        lambda folder, name, version: FakeRanker(folder, name, version, store),
+        lambda folder, name, version: FakeEngine(folder, name, version, store),
         registry,
         strict=limits.strict,
     )

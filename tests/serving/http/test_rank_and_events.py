@@ -16,11 +16,11 @@ from hemix.serving.http.events import read_events
 from hemix.serving.http.messages import ApiError
 from hemix.serving.http.rank import rank, read_request
 from hemix.serving.http.service import RequestLimits
-from hemix.serving.models import LoadedModels
+from hemix.serving.loaded_models import LoadedModels
 from hemix.serving.stores import open_store
 from hemix.serving.types import Ranking, RankRequest
 from tests.refusals import raises
-from tests.serving.http.fake import FakeRanker
+from tests.serving.http.fake import FakeEngine
 from tests.serving.http.process import Server, fake_server
 
 
@@ -143,14 +143,14 @@ def test_whatever_the_clock_of_an_event_the_next_ranking_is_after_it(
 def test_an_event_and_a_ranking_of_one_millisecond(monkeypatch: pytest.MonkeyPatch) -> None:
     requests: list[RankRequest] = []
 
-    class RecordingRanker(FakeRanker):
+    class RecordingEngine(FakeEngine):
         def _rank(self, request: RankRequest) -> Ranking:
             requests.append(request)
             return super()._rank(request)
 
     store = open_store("memory://")
     models = LoadedModels(
-        lambda folder, name, version: RecordingRanker(folder, name, version, store)
+        lambda folder, name, version: RecordingEngine(folder, name, version, store)
     )
     models.put("fake", "1", Path(__file__).parent / "nowhere")
     monkeypatch.setattr(time, "time", lambda: 1_770_000_000.0)

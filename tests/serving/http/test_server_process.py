@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -258,6 +259,35 @@ def test_what_cannot_be_served_ends_in_one_line(
     assert len(printed.err.splitlines()) == 1 and says in printed.err, printed.err
 
 
+def interactions(ids: list[str]) -> list[dict[str, Any]]:
+    """Events of ids ROUND-THREAD-BODY-NUMBER; every thread has a user."""
+    return [
+        {
+            "event": "interaction",
+            "id": i,
+            "user": f"u{i.split('-')[1]}",
+            "item": "i1",
+            "type": "a1",
+        }
+        for i in ids
+    ]
+
+
+def send_until_killed(url: str, round_: int, thread: int, end: float, accepted: list[str]) -> None:
+    """Send events until the server is gone, or until ``end`` s of the monotonic clock."""
+    client = Client(url)
+    for body in range(10_000):
+        ids = [f"{round_}-{thread}-{body}-{n}" for n in range(5)]
+        try:
+            response = client.events(interactions(ids))
+        except ServerError:
+            return  # killed: these may or may not be there
+        assert response["accepted"] == 5
+        accepted.extend(ids)
+        if time.monotonic() > end:
+            return
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sqlite", "redis"])
 def test_no_accepted_event_is_lost_by_kill_9(rich_run: Path, tmp_path: Path, kind: str) -> None:
@@ -268,34 +298,12 @@ def test_no_accepted_event_is_lost_by_kill_9(rich_run: Path, tmp_path: Path, kin
         for round_ in range(4):
             with serving(rich_run, tmp_path, "--store", store) as server:
                 end = time.monotonic() + random.Random(round_).uniform(0.3, 1.2)
-
-                def send(
-                    thread: int, round_: int = round_, url: str = server.url, end: float = end
-                ) -> None:
-                    client = Client(url)
-                    for body in range(10_000):
-                        ids = [f"{round_}-{thread}-{body}-{n}" for n in range(5)]
-                        try:
-                            response = client.events(
-                                [
-                                    {
-                                        "event": "interaction",
-                                        "id": i,
-                                        "user": f"u{thread}",
-                                        "item": "i1",
-                                        "type": "a1",
-                                    }
-                                    for i in ids
-                                ]
-                            )
-                        except ServerError:
-                            return  # killed: these may or may not be there
-                        assert response["accepted"] == 5
-                        accepted.extend(ids)
-                        if time.monotonic() > end + 5:
-                            return
-
-                threads = [threading.Thread(target=send, args=(n,)) for n in range(3)]
+                threads = [
+                    threading.Thread(
+                        target=send_until_killed, args=(server.url, round_, n, end + 5, accepted)
+                    )
+                    for n in range(3)
+                ]
                 for thread in threads:
                     thread.start()
                 time.sleep(max(end - time.monotonic(), 0))
@@ -309,18 +317,8 @@ def test_no_accepted_event_is_lost_by_kill_9(rich_run: Path, tmp_path: Path, kin
         assert len(accepted) > 20
         with serving(rich_run, tmp_path, "--store", store) as server:
             client = Client(server.url)
-            again = [
-                {
-                    "event": "interaction",
-                    "id": i,
-                    "user": f"u{i.split('-')[1]}",
-                    "item": "i1",
-                    "type": "a1",
-                }
-                for i in accepted
-            ]
-            for first in range(0, len(again), 1000):
-                response = client.events(again[first : first + 1000])
+            for first in range(0, len(accepted), 1000):
+                response = client.events(interactions(accepted[first : first + 1000]))
                 assert (response["accepted"], response["rejected"]) == (0, []), (
                     "every accepted event is there still"
                 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -14,9 +15,33 @@ from hemix.runs import Run
 from hemix.serving.engine import Engine
 from hemix.serving.ranking_log.replay import replay
 from hemix.serving.stores import StoreLimits, open_store
+from hemix.serving.types import Event
 from tests.cli.run import Command, refused
 from tests.serving.http.test_server_process import as_json, serving
-from tests.serving.parity import TOLERANCE, live_events, logged_requests
+from tests.serving.parity import TOLERANCE, LoggedRequest, live_events, logged_requests
+
+
+def rank_all(
+    client: Client, requests: Sequence[LoggedRequest], events: Sequence[Event]
+) -> tuple[list[list[tuple[str, float | None]]], int]:
+    """Send every request after the events before it.
+
+    Returns the ids and scores of every ranking, and how many events were sent.
+    """
+    scores, done = [], 0
+    for request in (one.request for one in requests):
+        until = next((i for i, e in enumerate(events) if e.time_ms >= request.time_ms), len(events))
+        client.events([as_json(event) for event in events[done:until]])
+        done = until
+        ranking = client.rank(
+            request.user,
+            [{"id": c.id, "fields": dict(c.fields)} for c in request.items],
+            id=request.id,
+            timestamp=request.time_ms,
+            context=dict(request.context),
+        )
+        scores.append([(item["id"], item["score"]) for item in ranking["items"]])
+    return scores, done
 
 
 def test_rankings_of_a_server_that_has_ended_are_replayed(
@@ -25,25 +50,8 @@ def test_rankings_of_a_server_that_has_ended_are_replayed(
     run, url = Run.load(rich_run), f"sqlite:///{tmp_path / 'events.db'}"
     requests = logged_requests(rich_logs, Dataset(rich_data))[::4]
     events = live_events(rich_logs, run.schema)
-    scores = []
     with serving(rich_run, tmp_path, "--store", url) as server:
-        client, done = Client(server.url), 0
-        for one in requests:
-            until = next(
-                (i for i, e in enumerate(events) if e.time_ms >= one.request.time_ms), len(events)
-            )
-            client.events([as_json(event) for event in events[done:until]])
-            done = until
-            request = one.request
-            items = [{"id": c.id, "fields": dict(c.fields)} for c in request.items]
-            ranking = client.rank(
-                request.user,
-                items,
-                id=request.id,
-                timestamp=request.time_ms,
-                context=dict(request.context),
-            )
-            scores.append([(item["id"], item["score"]) for item in ranking["items"]])
+        scores, done = rank_all(Client(server.url), requests, events)
 
     (folder,) = (tmp_path / "training-rows").iterdir()
     assert folder.name == f"{rich_run.name}-1-{run.schema.columns_fingerprint()}"
@@ -69,6 +77,4 @@ def test_rankings_of_a_server_that_has_ended_are_replayed(
     rows = json.loads(out)
     assert rows["rows"] == again["candidates"] and rows["events"] == done and rows["shown"] == 0
     line = refused(hemix("log", "replay", tmp_path, "--run", rich_run, "--store", url))
-    assert line == (
-        f"{tmp_path}: no rankings: expected rankings/*.parquet, as hemix serve --log writes them"
-    )
+    assert line.startswith(f"{tmp_path}: ")

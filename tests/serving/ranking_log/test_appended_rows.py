@@ -21,9 +21,10 @@ from hemix.serving.ranking_log import RankingLog
 from hemix.serving.ranking_log.split_column import SplitColumnFormat
 from hemix.serving.ranking_log.tables import LoggedRanking
 from hemix.serving.ranking_log.training_rows import write_training_rows
-from hemix.serving.types import Candidate, Event, Features, RankedItem, Ranking, RankRequest
+from hemix.serving.types import Candidate, Event, RankRequest
 from tests.data.small import MONDAY_MS, PLAIN, Prepared, at, write
 from tests.refusals import raises
+from tests.serving.ranking_log.rankings import logged_ranking
 
 NOW = at(2, 20)
 DAYS = [at(n // 4, n) for n in range(12)]
@@ -45,17 +46,7 @@ def served_one(context: dict[str, Any] | None = None) -> LoggedRanking:
     request = RankRequest(
         id="r", user="1", time_ms=NOW, items=(Candidate("1"), Candidate("2")), context=context or {}
     )
-    ranked = tuple(RankedItem(str(n + 1), 0.5, {"click": 0.5}, position=n) for n in range(2))
-    ranking = Ranking(
-        id="r",
-        model="m",
-        version="1",
-        items=ranked,
-        took_ms=1.0,
-        history_revision=0,
-        history_ranges=(0, 0, 0),
-    )
-    return LoggedRanking(request=request, ranking=ranking, user=Features(), items={})
+    return logged_ranking(request, {"click": 0.5})
 
 
 def served_rows(folder: Path, schema: str, context: dict[str, Any]) -> Path:

@@ -31,14 +31,12 @@ from hemix.serving.stores import StoreLimits, open_store
 from hemix.serving.types import (
     Candidate,
     Event,
-    Features,
     HistoryOverride,
-    RankedItem,
-    Ranking,
     RankRequest,
 )
 from tests.planted import write_logs
 from tests.serving.parity import TOLERANCE, LoggedRequest, live_events, logged_requests, replayed
+from tests.serving.ranking_log.rankings import logged_ranking
 
 
 def late(events: Sequence[Event]) -> list[Event]:
@@ -204,16 +202,7 @@ def served_log(
 
 
 def served(request: RankRequest) -> LoggedRanking:
-    ranking = Ranking(
-        id=request.id,
-        model="m",
-        version="1",
-        items=(RankedItem("i", 0.5, {"click": 0.5}),),
-        took_ms=1.0,
-        history_revision=0,
-        history_ranges=(0, 0, 0),
-    )
-    return LoggedRanking(request=request, ranking=ranking, user=Features(), items={})
+    return logged_ranking(request, {"click": 0.5})
 
 
 def test_files_appear_whole_by_size_and_by_time(tmp_path: Path) -> None:

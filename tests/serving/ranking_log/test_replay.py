@@ -24,6 +24,7 @@ from hemix.serving.ranking_log.replay import replay, replay_log
 from hemix.serving.stores import StoreLimits, open_store
 from hemix.serving.types import Event
 from tests.cli.run import Command
+from tests.refusals import raises
 from tests.serving.parity import TOLERANCE, live_events, logged_requests, replayed
 from tests.serving.ranking_log.test_log import features, late
 from tests.serving.redis_server import RedisServer
@@ -133,9 +134,7 @@ def test_events_that_the_log_lacks_are_noticed(
     )
 
     pq.write_table(table.drop_columns(["served_revision"]), path)
-    with pytest.raises(
-        DataError, match=r"parquet: logged without revisions; name the server's store"
-    ):
+    with raises(DataError, path, code="missing_column", field="served_revision"):
         replay_log(log.folder, planted_run)
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,13 +25,14 @@ from hemix.schema import Schema
 from hemix.serving.config import ServeConfig
 from hemix.serving.engine import Engine
 from hemix.serving.ranking_log import LoggingStore, RankingLog
-from hemix.serving.ranking_log.tables import LoggedRanking, LogTables
+from hemix.serving.ranking_log.tables import LogTables
 from hemix.serving.ranking_log.training_rows import write_training_rows
 from hemix.serving.stores import StoreLimits, open_store
-from hemix.serving.types import Candidate, Event, Features, RankedItem, Ranking, RankRequest
+from hemix.serving.types import Candidate, Event, RankRequest
 from tests.planted import write_logs
 from tests.refusals import raises
 from tests.serving.parity import LoggedRequest, live_events, logged_requests, replayed
+from tests.serving.ranking_log.rankings import logged_ranking
 
 NOW = 1_768_000_000_000
 SCHEMA = """
@@ -41,6 +43,7 @@ labels: {click: {column: clicked}, order: {given: click, available_at: ordered_a
 roles: {request_id: request, bias: {column: position, max: 9}}
 split: {valid: 2026-01-08, test: 2026-01-09}
 """
+OUTPUTS = {"click": 0.5, "order": 0.1, "order_given_click": 0.2}
 
 
 def interaction(
@@ -69,23 +72,13 @@ def log(tmp_path: Path) -> Iterator[RankingLog]:
     made.close()
 
 
-def test_labels_are_what_the_events_say(log: RankingLog, tmp_path: Path) -> None:
+def log_four_items(log: RankingLog) -> None:
+    """Log a ranking of a, b, c and d and close the log. d was not shown, b was clicked, c ordered
+    twice.
+    """
     items = ("a", "b", "c", "d")
     request = RankRequest(id="r1", user="u", time_ms=NOW, items=tuple(Candidate(i) for i in items))
-    ranked = tuple(
-        RankedItem(i, 0.5, {"click": 0.5, "order": 0.1, "order_given_click": 0.2}, position=n)
-        for n, i in enumerate(items)
-    )
-    ranking = Ranking(
-        id="r1",
-        model="m",
-        version="1",
-        items=ranked,
-        took_ms=1.0,
-        history_revision=0,
-        history_ranges=(0, 0, 0),
-    )
-    log.log_ranking(LoggedRanking(request=request, ranking=ranking, user=Features(), items={}))
+    log.log_ranking(logged_ranking(request, OUTPUTS))
     log.log_events(
         [
             interaction(1, "a", "seen", kind="impression", fields={"position": 7}),
@@ -100,6 +93,10 @@ def test_labels_are_what_the_events_say(log: RankingLog, tmp_path: Path) -> None
         1,
     )
     log.close()
+
+
+def test_labels_are_what_the_events_say(log: RankingLog, tmp_path: Path) -> None:
+    log_four_items(log)
     counts = write_training_rows(log.folder, tmp_path / "rows", log.schema)
     assert counts == {"rows": 4, "shown": 3, "events": 6, "click": 2, "order": 1}
     table = pq.read_table(tmp_path / "rows" / "impressions")
@@ -132,6 +129,12 @@ def test_labels_are_what_the_events_say(log: RankingLog, tmp_path: Path) -> None
         "what was merely shown is in no history of the server's either"
     )
 
+
+def test_a_used_folder_and_logs_that_cannot_be_read_are_refused(
+    log: RankingLog, tmp_path: Path
+) -> None:
+    log_four_items(log)
+    write_training_rows(log.folder, tmp_path / "rows", log.schema)
     with raises(UsageError, code="out_exists", field="--out"):
         write_training_rows(log.folder, tmp_path / "rows", log.schema)
     with raises(DataError, code="missing_file"):
@@ -144,18 +147,7 @@ def test_labels_are_what_the_events_say(log: RankingLog, tmp_path: Path) -> None
 
 def test_what_came_after_the_version_was_replaced_counts(log: RankingLog, tmp_path: Path) -> None:
     request = RankRequest(id="r1", user="u", time_ms=NOW, items=(Candidate("a"), Candidate("b")))
-    outputs = {"click": 0.5, "order": 0.1, "order_given_click": 0.2}
-    ranked = tuple(RankedItem(i, 0.5, outputs, position=n) for n, i in enumerate(("a", "b")))
-    ranking = Ranking(
-        id="r1",
-        model="m",
-        version="1",
-        items=ranked,
-        took_ms=1.0,
-        history_revision=0,
-        history_ranges=(0, 0, 0),
-    )
-    log.log_ranking(LoggedRanking(request=request, ranking=ranking, user=Features(), items={}))
+    log.log_ranking(logged_ranking(request, OUTPUTS))
     log.log_events(
         [interaction(n, item, "seen", kind="impression") for n, item in enumerate("ab")], 1
     )
@@ -189,22 +181,8 @@ class Log:
             request = RankRequest(
                 id=id_, user=user, time_ms=time_ms, items=(Candidate("a"), Candidate("b"))
             )
-            items = tuple(
-                RankedItem(i, 0.5, dict.fromkeys(self.schema.outputs, 0.5), position=n)
-                for n, i in enumerate("ab")
-            )
-            ranking = Ranking(
-                id=id_,
-                model="m",
-                version=name[2:],
-                items=items,
-                took_ms=1.0,
-                history_revision=0,
-                history_ranges=(0, 0, 0),
-            )
-            log.log_ranking(
-                LoggedRanking(request=request, ranking=ranking, user=Features(), items={})
-            )
+            outputs = dict.fromkeys(self.schema.outputs, 0.5)
+            log.log_ranking(logged_ranking(request, outputs, version=name[2:]))
         log.log_events(list(events), 1)
         log.close()
 
@@ -401,19 +379,7 @@ def test_the_column_that_divides_the_log_is_of_the_kind_of_its_boundaries(
         request = RankRequest(
             id="r", user="u", time_ms=NOW, items=(Candidate("a", of_item),), context=of_request
         )
-        item = RankedItem("a", 0.5, {"click": 0.5})
-        ranking = Ranking(
-            id="r",
-            model="m",
-            version="1",
-            items=(item,),
-            took_ms=1.0,
-            history_revision=0,
-            history_ranges=(0, 0, 0),
-        )
-        table = columns.rankings(
-            [LoggedRanking(request=request, ranking=ranking, user=Features(), items={})], ["r#1"]
-        )
+        table = columns.rankings([logged_ranking(request, {"click": 0.5})], ["r#1"])
         assert table["day"].type == kind and table["day"].to_pylist() == [logged]
 
 
@@ -431,6 +397,23 @@ def test_older_logs_are_divided_too(tmp_path: Path) -> None:
     log.rows("click")
     days = pq.read_table(tmp_path / "rows-m-1" / "impressions")["day"]
     assert (days.type, days.to_pylist()) == (pa.float64(), [6.0, None])
+
+
+def log_outcomes(log: RankingLog, impressions: list[tuple[RankRequest, dict[str, Any]]]) -> None:
+    """Log every impression, click and order as an event."""
+    for n, (request, row) in enumerate(impressions):
+        common: dict[str, Any] = dict(
+            user=request.user, item=row["item_id"], time_ms=request.time_ms, ranking=request.id
+        )
+        log.log_events(
+            [Event(id=f"s{n}", kind="impression", fields={"position": row["position"]}, **common)],
+            n,
+        )
+        for label in ("click", "order"):
+            if row[label]:
+                log.log_events(
+                    [Event(id=f"{label}{n}", kind="interaction", action=label, **common)], n
+                )
 
 
 def test_a_log_that_was_served_and_answered_prepares_to_the_same_rows(
@@ -460,19 +443,7 @@ def test_a_log_that_was_served_and_answered_prepares_to_the_same_rows(
     for one in replayed(logged, live_events(small, run.schema), requests):
         engine.rank([one.request])
         impressions += [(one.request, shown[row]) for row in one.log_rows]
-    for n, (request, row) in enumerate(impressions):
-        common: dict[str, Any] = dict(
-            user=request.user, item=row["item_id"], time_ms=request.time_ms, ranking=request.id
-        )
-        log.log_events(
-            [Event(id=f"s{n}", kind="impression", fields={"position": row["position"]}, **common)],
-            n,
-        )
-        for label in ("click", "order"):
-            if row[label]:
-                log.log_events(
-                    [Event(id=f"{label}{n}", kind="interaction", action=label, **common)], n
-                )
+    log_outcomes(log, impressions)
     log.close()
     assert log.dropped == 0
 
@@ -491,15 +462,8 @@ def test_a_log_that_was_served_and_answered_prepares_to_the_same_rows(
     (tmp_path / "logs" / "schema.yaml").write_text(schema)
     prepare(tmp_path / "logs", tmp_path / "again")
     again = Dataset(tmp_path / "again")
-    once = [
-        row
-        for row in impressions
-        if sum(
-            other[1]["item_id"] == row[1]["item_id"] and other[0].id == row[0].id
-            for other in impressions
-        )
-        == 1
-    ]
+    times = Counter((request.id, row["item_id"]) for request, row in impressions)
+    once = [(r, row) for r, row in impressions if times[r.id, row["item_id"]] == 1]
     assert len(once) > 0.8 * len(impressions)
     for name in ("train", "test"):
         ours, theirs = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hemix.serving.types import Event, History
+from hemix.serving.types import Event, StoredHistory
 
 NOON_MS = 1_770_000_000_000
 
@@ -29,5 +29,5 @@ def says(id: str, at: int, kind: str, who: str, /, **fields: Any) -> Event:
     return Event(**{"id": id, "kind": kind, "time_ms": NOON_MS + at, kind: who, "fields": fields})
 
 
-def ids(history: History) -> list[str]:
+def ids(history: StoredHistory) -> list[str]:
     return [event.id for event in history.events]

@@ -21,7 +21,7 @@ from hypothesis.stateful import (
 
 from hemix.data.spec import TIMELESS_MS
 from hemix.serving.stores import Store, StoreLimits, open_store
-from hemix.serving.types import Event, Features, History
+from hemix.serving.types import Event, LiveFeatures, StoredHistory
 from tests.serving.redis_server import RedisServer
 from tests.serving.stores.conftest import empty
 from tests.serving.stores.events import NOON_MS
@@ -54,7 +54,7 @@ def events(draw: st.DrawFn) -> Event:
     )
 
 
-def continued(before: History, moved: History, limit: int) -> tuple[Event, ...]:
+def continued(before: StoredHistory, moved: StoredHistory, limit: int) -> tuple[Event, ...]:
     """What was read before, with what a store says has come since."""
     if not moved.after:
         return before.events if moved.revision == before.revision else moved.events
@@ -70,7 +70,7 @@ class Same(RuleBasedStateMachine):
     other: Store
     model: Store
     revisions: dict[str, tuple[int, int]]
-    read_before: dict[tuple[int, str, int], History]
+    read_before: dict[tuple[int, str, int], StoredHistory]
 
     @initialize()
     def begin(self) -> None:
@@ -91,11 +91,11 @@ class Same(RuleBasedStateMachine):
         )
         assert other.events == model.events
         for store, now in ((self.model, model), (self.other, other)):
-            assert store.history(user, limit=limit, known_revision=now.revision) == History(
+            assert store.history(user, limit=limit, known_revision=now.revision) == StoredHistory(
                 now.revision
             )
             whole = store.history(user, limit=limit)
-            before = self.read_before.get((id(store), user, limit), History())
+            before = self.read_before.get((id(store), user, limit), StoredHistory())
             assert (
                 continued(
                     before, store.history(user, limit=limit, known_revision=before.revision), limit
@@ -123,7 +123,7 @@ class Same(RuleBasedStateMachine):
             self.same_features(theirs[name], ours[name])
 
     @staticmethod
-    def same_features(other: Features, model: Features) -> None:
+    def same_features(other: LiveFeatures, model: LiveFeatures) -> None:
         assert (other.values, other.since_ms, other.revision == 0) == (
             model.values,
             model.since_ms,

@@ -12,7 +12,7 @@ import redis
 
 from hemix.errors import StoreError
 from hemix.serving.stores import StoreLimits, open_store
-from hemix.serving.types import History
+from hemix.serving.types import StoredHistory
 from tests.refusals import raises
 from tests.serving.redis_server import RedisServer
 from tests.serving.stores.events import did, ids
@@ -57,15 +57,12 @@ def test_another_layout_of_keys_is_refused_and_left_alone(server: RedisServer) -
         client.set("hemix:format_version", "3")
         before = sorted(client.keys())
         second = open_store(server.url, LIMITS)
-        refusal = (
-            r"/0: format_version: expected 2, found 3: written by a newer hemix; name another Redis"
-        )
         for call in (
             second.ping,
             lambda: second.append([did("b")]),
             lambda: second.history("u", limit=9),
         ):
-            with pytest.raises(StoreError, match=refusal):
+            with raises(StoreError, 2, 3, code="wrong_format_version", field=server.url):
                 call()
         assert sorted(client.keys()) == before
     assert ids(first.history("u", limit=9)) == ["a"]
@@ -100,7 +97,7 @@ def test_a_full_one_takes_nothing(server: RedisServer) -> None:
     store.append([did("a")])
     with redis.Redis.from_url(server.url) as client:
         client.config_set("maxmemory", "1mb")
-        with pytest.raises(StoreError, match=r"/0: OOM|used memory"):
+        with raises(StoreError, server.url, code="store_full"):
             store.append([did("b", 1), did("c", 2)])
         client.config_set("maxmemory", "0")
     assert ids(store.history("u", limit=9)) == ["a"]
@@ -115,7 +112,7 @@ def test_a_revision_does_not_come_back_where_data_is_lost(server: RedisServer) -
     with redis.Redis.from_url(server.url) as client:
         client.flushall()
         client.script_flush()
-    assert store.history("u", limit=9, known_revision=before) == History()
+    assert store.history("u", limit=9, known_revision=before) == StoredHistory()
     store.append([did("b")])
     assert store.history("u", limit=9).revision > before
     store.close()
@@ -127,7 +124,7 @@ def test_a_writer_without_a_time_to_live_removes_it(server: RedisServer) -> None
     store.append([did("a"), did("b", user="v")])
     forever.append([did("c", 1)])
     until = time.monotonic() + 20
-    while store.history("v", limit=9) != History():
+    while store.history("v", limit=9) != StoredHistory():
         assert time.monotonic() < until
         time.sleep(0.02)
     assert ids(store.history("u", limit=9)) == ["a", "c"]
@@ -150,7 +147,7 @@ def test_a_wrong_password_is_reported(server: RedisServer) -> None:
     with redis.Redis.from_url(server.url) as client:
         client.config_set("requirepass", "secret")
     store = open_store(server.url, LIMITS)
-    with pytest.raises(StoreError, match=r"(?i)auth"):
+    with raises(StoreError, server.url, code="store_unauthorized"):
         store.ping()
     store.close()
     store = open_store(server.url.replace("redis://", "redis://:secret@"), LIMITS)

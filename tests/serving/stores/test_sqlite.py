@@ -18,7 +18,7 @@ import pytest
 from hemix.errors import StoreError, UsageError
 from hemix.serving.stores import Store, StoreLimits, open_store
 from hemix.serving.stores.sqlite_file import store_errors
-from hemix.serving.types import History
+from hemix.serving.types import StoredHistory
 from tests.refusals import raises
 from tests.serving.stores.events import did, ids, says
 
@@ -218,7 +218,7 @@ def test_a_locked_file_is_waited_for_within_bounds(path: Path, held: subprocess.
     assert (refused.value.code, refused.value.field) == ("store_locked", str(path))
     assert "0.2 s" in str(refused.value)
     assert time.monotonic() - began < 5
-    assert store.history("u", limit=9) == History()  # reading goes on
+    assert store.history("u", limit=9) == StoredHistory()  # reading goes on
     held.communicate("end\n")
     assert store.append([did("a")]) == [True]
     store.close()

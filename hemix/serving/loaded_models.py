@@ -22,12 +22,12 @@ from hemix.serving.field_validation import FieldValidator
 from hemix.serving.run_folders import check_folder, is_valid_name
 from hemix.serving.types import Ranking, RankRequest
 
-__all__ = ["LoadRanker", "LoadedModel", "LoadedModels", "Ranker"]
+__all__ = ["LoadEngine", "LoadedModel", "LoadedModels", "RankingEngine"]
 
 _TEST_METRICS = ("auc", "gauc", "ndcg_at_10", "logloss", "ne", "pcoc", "ece")
 
 
-class Ranker(Protocol):
+class RankingEngine(Protocol):
     """Ranks requests; :class:`hemix.serving.engine.Engine` is one."""
 
     @property
@@ -58,8 +58,8 @@ class Ranker(Protocol):
         ...
 
 
-LoadRanker = Callable[[Path, str, str], Ranker]
-"""(run folder, name, version) -> its ranker"""
+LoadEngine = Callable[[Path, str, str], RankingEngine]
+"""(run folder, name, version) -> the engine"""
 
 
 @dataclass(eq=False)
@@ -69,7 +69,7 @@ class LoadedModel:
     name: str
     version: str
     folder: Path
-    ranker: Ranker
+    engine: RankingEngine
     checks: FieldValidator
     leases: int = 0
     """Requests that use it."""
@@ -82,9 +82,9 @@ class LoadedModel:
             "name": self.name,
             "version": self.version,
             "state": "ready",
-            "schema": self.ranker.schema.columns_fingerprint(),
+            "schema": self.engine.schema.columns_fingerprint(),
             "sha256": hashlib.sha256(info.read_bytes()).hexdigest() if info.is_file() else None,
-            "outputs": list(self.ranker.schema.outputs),
+            "outputs": list(self.engine.schema.outputs),
             "test": _test_metrics(self.folder / "metrics.json"),
         }
 
@@ -107,16 +107,16 @@ class LoadedModels:
     """The model in service for every name. Thread-safe; loads one version at a time."""
 
     def __init__(
-        self, load_ranker: LoadRanker, registry: Path | None = None, *, strict: bool = False
+        self, load_engine: LoadEngine, registry: Path | None = None, *, strict: bool = False
     ) -> None:
         """Start without models.
 
         Args:
-            load_ranker: Loads a version.
+            load_engine: Loads a version.
             registry: Folder name/version/ that :meth:`load` reads; None: it refuses.
             strict: Refuse columns that a schema does not name.
         """
-        self._load_ranker = load_ranker
+        self._load_engine = load_engine
         self._strict = strict
         self.registry = registry
         self._models: dict[str, LoadedModel] = {}
@@ -141,14 +141,14 @@ class LoadedModels:
         """
         folder = folder.resolve()
         check_folder(folder)
-        ranker = self._load_ranker(folder, name, version)
+        engine = self._load_engine(folder, name, version)
         try:
-            ranker.warm_up()
-            checks = FieldValidator(ranker.schema, strict=self._strict)
-            model = LoadedModel(name, version, folder, ranker, checks)
+            engine.warm_up()
+            checks = FieldValidator(engine.schema, strict=self._strict)
+            model = LoadedModel(name, version, folder, engine, checks)
             description = model.description()
         except BaseException:
-            ranker.close()
+            engine.close()
             raise
         with self._lock:
             old = self._models.get(name)
@@ -157,7 +157,7 @@ class LoadedModels:
                 old.replaced = True
             unused = old is not None and old.leases == 0
         if old is not None and unused:
-            self._close_in_thread(old.ranker)
+            self._close_in_thread(old.engine)
         return description
 
     def load(self, name: str, version: str) -> dict[str, Any] | None:
@@ -234,11 +234,11 @@ class LoadedModels:
                     model.leases -= 1
                     unused = model.replaced and model.leases == 0
                 if unused:
-                    self._close_in_thread(model.ranker)
+                    self._close_in_thread(model.engine)
 
-    def _close_in_thread(self, ranker: Ranker) -> None:
-        """Close a ranker, which may write a log, without delaying the last request's answer."""
-        thread = threading.Thread(target=ranker.close, name="hemix-close")
+    def _close_in_thread(self, engine: RankingEngine) -> None:
+        """Close an engine, which may write a log, without delaying the last request's answer."""
+        thread = threading.Thread(target=engine.close, name="hemix-close")
         with self._lock:
             self._closing = [running for running in self._closing if running.is_alive()]
             self._closing.append(thread)
@@ -260,6 +260,6 @@ class LoadedModels:
             models, self._models = list(self._models.values()), {}
             closing = self._closing
         for model in models:
-            model.ranker.close()
+            model.engine.close()
         for thread in closing:
             thread.join()
