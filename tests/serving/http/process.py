@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import multiprocessing
 import os
 import select
 import signal
@@ -16,7 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.serving.http.fake import serve_fake
+
 ROOT = Path(__file__).parents[3]
+_FORK_SERVER = multiprocessing.get_context("forkserver")
+_FORK_SERVER.set_forkserver_preload(["__main__", "tests.serving.http.fake"])
 
 
 @dataclass
@@ -41,7 +46,7 @@ class Server:
     """A running server."""
 
     url: str
-    process: subprocess.Popen[str]
+    process: subprocess.Popen[str] | _ForkedProcess
     log: Path
 
     @property
@@ -117,22 +122,63 @@ def started(args: Sequence[str], log: Path, seconds: float = 60) -> Iterator[Ser
         assert line, f"no server: {log.read_text()[-2000:]}"
         yield Server(json.loads(line)["url"], process, log)
     finally:
-        if process.poll() is None:
-            process.terminate()
-            try:
-                process.wait(40)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        _end(process)
         process.stdout.close()
+
+
+class _ForkedProcess:
+    """The part of ``subprocess.Popen`` that tests use, of a process of the fork server."""
+
+    def __init__(self, process: multiprocessing.process.BaseProcess) -> None:
+        self._process = process
+        assert process.pid is not None
+        self.pid = process.pid
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def wait(self, timeout: float | None = None) -> int:
+        self._process.join(timeout)
+        if self._process.exitcode is None:
+            raise subprocess.TimeoutExpired("fake server", timeout or 0)
+        return self._process.exitcode
+
+    def send_signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self._process.kill()
 
 
 @contextmanager
 def fake_server(folder: Path, **options: Any) -> Iterator[Server]:
-    """The server of fake.py; ``folder`` is for its run and its log."""
+    """The server of fake.py; ``folder`` is for its run and its log.
+
+    It is a fork of a process that has imported everything, and so is ready at once.
+    """
     run = folder / "run"
     run.mkdir(parents=True, exist_ok=True)
-    with started(
-        ["-m", "tests.serving.http.fake", json.dumps({"run": str(run), **options})], folder / "log"
-    ) as server:
-        yield server
+    ready, send = _FORK_SERVER.Pipe(duplex=False)
+    child = _FORK_SERVER.Process(
+        target=serve_fake, args=({"run": str(run), **options}, folder / "log", send)
+    )
+    child.start()
+    send.close()
+    process = _ForkedProcess(child)
+    try:
+        assert ready.poll(60), f"no server: {(folder / 'log').read_text()[-2000:]}"
+        yield Server(ready.recv(), process, folder / "log")
+    finally:
+        _end(process)
+        ready.close()
+
+
+def _end(process: subprocess.Popen[str] | _ForkedProcess) -> None:
+    """SIGTERM, and SIGKILL to a process that does not end."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(40)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
