@@ -7,10 +7,9 @@ makes it fail.
 
 from __future__ import annotations
 
-import os
+import json
 import time
 from collections.abc import Callable, Sequence
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -105,9 +104,8 @@ class FakeEngine:
         )
 
 
-def serve_fake(options: dict[str, Any], log: Path, ready: Connection) -> None:
-    """Serve as ``options`` say; stderr goes to ``log``, and the URL through ``ready``."""
-    os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
+def main(options: dict[str, Any]) -> None:
+    """Serve as ``options`` say; prints one JSON line with the URL when ready."""
     bound = bind("127.0.0.1", 0)
     store = open_store(options.get("store", "memory://"))
     limits = RequestLimits(**options.get("limits", {}))
@@ -122,5 +120,5 @@ def serve_fake(options: dict[str, Any], log: Path, ready: Connection) -> None:
     configure_logging()
     app = make_app(Service(models=models, store=store, access=access, limits=limits))
     port = bound.getsockname()[1]
-    url = f"http://127.0.0.1:{port}"
-    serve(app, bound, lambda: ready.send(url), **options.get("server", {}))
+    ready_line = json.dumps({"url": f"http://127.0.0.1:{port}"})
+    serve(app, bound, lambda: print(ready_line, flush=True), **options.get("server", {}))

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import http.client
 import json
-import multiprocessing
-import os
-import select
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,11 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.serving.http.fake import serve_fake
+from tests.forked import ForkedProcess, fork_hemix
+from tests.serving.http import fake
 
 ROOT = Path(__file__).parents[3]
-_FORK_SERVER = multiprocessing.get_context("forkserver")
-_FORK_SERVER.set_forkserver_preload(["__main__", "tests.serving.http.fake"])
 
 
 @dataclass
@@ -46,7 +41,7 @@ class Server:
     """A running server."""
 
     url: str
-    process: subprocess.Popen[str] | _ForkedProcess
+    process: ForkedProcess
     log: Path
 
     @property
@@ -103,82 +98,35 @@ class Server:
 
 
 @contextmanager
-def started(args: Sequence[str], log: Path, seconds: float = 60) -> Iterator[Server]:
-    """Start ``python ARGS``, which prints a line of JSON with its url when it is ready."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    with log.open("w") as errors:
-        process = subprocess.Popen(
-            [sys.executable, *args],
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
-            env=environment,
-            cwd=ROOT,
-        )
-    assert process.stdout is not None
-    try:
-        ready, _, _ = select.select([process.stdout], [], [], seconds)
-        line = process.stdout.readline() if ready else ""
-        assert line, f"no server: {log.read_text()[-2000:]}"
-        yield Server(json.loads(line)["url"], process, log)
-    finally:
-        _end(process)
-        process.stdout.close()
-
-
-class _ForkedProcess:
-    """The part of ``subprocess.Popen`` that tests use, of a process of the fork server."""
-
-    def __init__(self, process: multiprocessing.process.BaseProcess) -> None:
-        self._process = process
-        assert process.pid is not None
-        self.pid = process.pid
-
-    def poll(self) -> int | None:
-        return self._process.exitcode
-
-    def wait(self, timeout: float | None = None) -> int:
-        self._process.join(timeout)
-        if self._process.exitcode is None:
-            raise subprocess.TimeoutExpired("fake server", timeout or 0)
-        return self._process.exitcode
-
-    def send_signal(self, number: int) -> None:
-        os.kill(self.pid, number)
-
-    def kill(self) -> None:
-        self._process.kill()
+def hemix_server(arguments: Sequence[object], log: Path) -> Iterator[Server]:
+    """Run ``hemix serve ARGUMENTS --port 0 --json``; its stderr goes to ``log``."""
+    process = fork_hemix("serve", *arguments, "--port", "0", "--json", err=log)
+    with _running(process, log) as server:
+        yield server
 
 
 @contextmanager
 def fake_server(folder: Path, **options: Any) -> Iterator[Server]:
-    """The server of fake.py; ``folder`` is for its run and its log.
-
-    It is a fork of a process that has imported everything, and so is ready at once.
-    """
-    run = folder / "run"
+    """The server of fake.py; ``folder`` is for its run and its log."""
+    run, log = folder / "run", folder / "log"
     run.mkdir(parents=True, exist_ok=True)
-    ready, send = _FORK_SERVER.Pipe(duplex=False)
-    child = _FORK_SERVER.Process(
-        target=serve_fake, args=({"run": str(run), **options}, folder / "log", send)
-    )
-    child.start()
-    send.close()
-    process = _ForkedProcess(child)
+    process = ForkedProcess(fake.main, {"run": str(run), **options}, err=log)
+    with _running(process, log) as server:
+        yield server
+
+
+@contextmanager
+def _running(process: ForkedProcess, log: Path) -> Iterator[Server]:
+    """Wait for the line of JSON that a server prints when it is ready; SIGTERM at the end."""
     try:
-        assert ready.poll(60), f"no server: {(folder / 'log').read_text()[-2000:]}"
-        yield Server(ready.recv(), process, folder / "log")
+        line = process.first_line()
+        assert line, f"no server: {log.read_text()[-2000:]}"
+        yield Server(json.loads(line)["url"], process, log)
     finally:
-        _end(process)
-        ready.close()
-
-
-def _end(process: subprocess.Popen[str] | _ForkedProcess) -> None:
-    """SIGTERM, and SIGKILL to a process that does not end."""
-    if process.poll() is None:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(40)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(40)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()

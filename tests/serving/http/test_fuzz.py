@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.serving.http.process import started
+from tests.serving.http.process import hemix_server
 
 TOKEN = "admin-token-0123456789"
 
@@ -21,19 +21,9 @@ def test_schemathesis_finds_no_5xx(rich_run: Path, tmp_path: Path) -> None:
     registry = tmp_path / "registry"
     shutil.copytree(rich_run, registry / "rich" / "1")
     (tmp_path / "token").write_text(TOKEN)
-    command = [
-        "-m",
-        "hemix",
-        "serve",
-        str(registry),
-        "--port",
-        "0",
-        "--json",
-        "--store",
-        f"sqlite:///{tmp_path / 'e.db'}",
-    ]
-    command += ["--log", str(tmp_path / "served"), "--admin-token-file", str(tmp_path / "token")]
-    with started(command, tmp_path / "log") as server:
+    arguments = [registry, "--store", f"sqlite:///{tmp_path / 'e.db'}"]
+    arguments += ["--log", tmp_path / "served", "--admin-token-file", tmp_path / "token"]
+    with hemix_server(arguments, tmp_path / "log") as server:
         fuzz = [
             str(Path(sys.executable).with_name("schemathesis")),
             "run",
@@ -47,7 +37,7 @@ def test_schemathesis_finds_no_5xx(rich_run: Path, tmp_path: Path) -> None:
             "--phases",
             "coverage,fuzzing",
             "-n",
-            "170",
+            "250",
             "--seed",
             "7",
         ]
