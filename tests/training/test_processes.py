@@ -27,7 +27,7 @@ from hemix.settings import build_settings
 from hemix.training.checks import check_memory, process_bytes
 from hemix.training.launch import free_port, launch
 from tests.batches import make_spec
-from tests.planted import write_logs
+from tests.planted import SMALL_MODEL, write_logs
 from tests.refusals import raises
 
 SETTINGS = {
@@ -36,6 +36,7 @@ SETTINGS = {
     "train.checkpoint_every_steps": 3,
     "train.threads": 1,
     "train.log_every_steps": 1,
+    **SMALL_MODEL,
 }
 
 
@@ -86,6 +87,7 @@ def alone(planted_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return api.train(planted_data, out, settings=SETTINGS)
 
 
+@pytest.mark.slow
 def test_three_processes_train_what_one_does_within_rounding(
     planted_data: Path, alone: Path, tmp_path: Path
 ) -> None:
@@ -472,7 +474,7 @@ def test_a_budget_that_is_too_small_says_how_many_processes_would_do(
         api.train(
             planted_data,
             tmp_path / "run",
-            settings={**SETTINGS, "train.memory_budget_bytes": 3_000_000},
+            settings={"train.memory_budget_bytes": 3_000_000},
         )
     assert not (tmp_path / "run").exists()
 
@@ -518,6 +520,7 @@ def test_the_copy_for_a_checkpoint_counts() -> None:
     check_memory(spec, build_settings(overrides=budget), 2)
 
 
+@pytest.mark.slow
 def test_lightgbm_trains_in_one_process(planted_data: Path, tmp_path: Path) -> None:
     ended = done(
         command(planted_data, tmp_path / "run", "--processes", "2", "--model", "lightgbm"),

@@ -19,6 +19,7 @@ from hemix.runs import Run
 from hemix.training.callbacks import function_callback
 from hemix.training.checks import check_labels
 from tests.data.small import at, prepared
+from tests.planted import SMALL_MODEL
 from tests.refusals import raises
 
 SCHEMA = """
@@ -28,7 +29,7 @@ split: {valid: 2026-01-06, test: 2026-01-07}
 roles: {weight: weight, request_id: request}
 features: {user: {user_id: {type: categorical}}, item: {item_id: {type: categorical}}}
 """
-LIGHT = {"model.layers": 1, "train.threads": 1, "train.batch_size": 128}
+LIGHT = {**SMALL_MODEL, "train.threads": 1, "train.batch_size": 128}
 
 
 def rows() -> dict[str, np.ndarray]:

@@ -22,6 +22,8 @@ from hemix.lab.simulator.state import Requests
 from tests.lab.abtest.fake_server import FakeServer
 from tests.refusals import raises
 
+pytestmark = pytest.mark.usefixtures("short_past")
+
 
 @pytest.fixture(scope="module")
 def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -93,7 +95,7 @@ def test_connections_are_reused_and_reopened_when_closed() -> None:
         for _ in range(20):
             client.rank("u1", ["a", "b"])
         assert server.connections == 1
-        client._connection().sock.shutdown(socket.SHUT_RDWR)
+        client._connections._idle[0].sock.shutdown(socket.SHUT_RDWR)
         assert client.rank("u1", ["a"])["items"] == [{"id": "a", "score": 0.0}]
         assert server.connections == 2
 

@@ -23,6 +23,8 @@ from hemix.lab.abtest.measures import MEASURES
 from hemix.lab.simulator.city import build_city
 from tests.refusals import Refused, raises
 
+pytestmark = pytest.mark.usefixtures("short_past")
+
 BUILT_IN_ARMS = {"oracle": "oracle", "popularity": "popularity"}
 METRICS = {
     "pv_ctr",
@@ -64,7 +66,7 @@ def test_an_arm_against_itself_has_no_difference(logs: Path, tmp_path: Path) -> 
 
 def test_experiment_json_has_the_documented_keys(logs: Path, tmp_path: Path) -> None:
     api.experiment(
-        ExperimentPlan(arms=BUILT_IN_ARMS, logs=logs, users=40, days=1), tmp_path / "out"
+        ExperimentPlan(arms=BUILT_IN_ARMS, logs=logs, users=100, days=1), tmp_path / "out"
     )
     content = json.loads((tmp_path / "out" / "experiment.json").read_text())
     assert set(content) == {
@@ -86,7 +88,7 @@ def test_experiment_json_has_the_documented_keys(logs: Path, tmp_path: Path) -> 
     assert set(content["arms"]) == {"oracle", "popularity"}
     for arm in content["arms"].values():
         assert set(arm) == {"users", "requests"} | METRICS
-        assert arm["users"] == 40 and arm["requests"] > 0
+        assert arm["users"] == 100 and arm["requests"] > 0
     assert {effect["metric"] for effect in content["effects"]} >= {
         "pv_ctr",
         "uv_cvr",
