@@ -8,21 +8,17 @@ Requests and responses are those of docs/reference/serving-api.md::
 
 from __future__ import annotations
 
-import http.client
-import ipaddress
 import json
-import re
-import socket
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterable, Mapping, Sequence
+from http.client import HTTPException
 from typing import Any, TypedDict, Unpack
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
+from hemix.connections import Connections, Response
 from hemix.errors import ServerError, UsageError
 
-__all__ = ["Client", "RankOptions", "server_error"]
+__all__ = ["Client", "RankOptions"]
 
 _MAX_RETRY_AFTER_SECONDS = 5.0
 
@@ -45,9 +41,9 @@ class RankOptions(TypedDict, total=False):
 
 
 class Client:
-    """One server. Safe from many threads; every call opens a connection of its own.
+    """One server. Safe from many threads; calls reuse open :class:`Connections`.
 
-    A proxy from the environment is not used for a server on this machine.
+    A call that a busy server refuses (503) is sent a second time, after its ``Retry-After``.
     """
 
     def __init__(
@@ -67,21 +63,16 @@ class Client:
         Raises:
             UsageError: ``url`` is not an address.
         """
-        if not url.lower().startswith(("http://", "https://")):
-            raise UsageError(
-                f"url {url!r}: expected http://HOST:PORT or https://HOST:PORT", field="url"
-            )
         self.url = url.rstrip("/")
         self._token = token
         self._timeout = timeout_seconds
         try:
-            proxies = [urllib.request.ProxyHandler({})] if _is_loopback(self.url) else []
+            self._connections = Connections(self.url)
         except ValueError as error:
             raise UsageError(
                 f"url {url!r}: expected http://HOST:PORT or https://HOST:PORT: {error}",
                 field="url",
             ) from error
-        self._opener = urllib.request.build_opener(*proxies)
 
     def rank(
         self,
@@ -151,9 +142,7 @@ class Client:
                 answer.
         """
         path = f"/v1/models/{quote(name, safe='')}/versions/{quote(version, safe='')}:load"
-        return Client(self.url, token=self._token, timeout_seconds=timeout_seconds)._call(
-            "POST", path, {}
-        )
+        return self._call("POST", path, {}, timeout_seconds=timeout_seconds)
 
     def ready(self) -> bool:
         """Whether the server is reachable, has its models and reaches its store."""
@@ -163,8 +152,15 @@ class Client:
             return False
 
     def _call(
-        self, method: str, path: str, body: Any = None, *, retry: bool = True
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        retry: bool = True,
+        timeout_seconds: float | None = None,
     ) -> dict[str, Any]:
+        """Send a request, once more where the server is busy and ``retry`` is set."""
         try:
             data = (
                 None
@@ -176,67 +172,36 @@ class Client:
         headers = {"Content-Type": "application/json"} if data is not None else {}
         if self._token is not None:
             headers["Authorization"] = f"Bearer {self._token}"
-        request = urllib.request.Request(self.url + path, data=data, headers=headers, method=method)
         try:
-            with self._opener.open(request, timeout=self._timeout) as response:
-                content: dict[str, Any] = json.load(response)
+            response = self._connections.send(
+                method, path, data, headers, timeout_seconds=timeout_seconds or self._timeout
+            )
+            if response.status < 300:
+                content: dict[str, Any] = json.loads(response.content)
                 return content
-        except urllib.error.HTTPError as error:
-            with error:
-                failure = server_error(path, error)
-            if error.code == 503 and retry:
-                time.sleep(min(failure.retry_after or 1.0, _MAX_RETRY_AFTER_SECONDS))
-                return self._call(method, path, body, retry=False)
-            raise failure from error
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            reason = getattr(error, "reason", None) or error
-            raise ServerError(f"{self.url}{path}: no answer: {reason}", code="no_answer") from error
+        except (OSError, HTTPException, ValueError) as error:
+            raise ServerError(f"{self.url}{path}: no answer: {error}", code="no_answer") from error
+        failure = _server_error(path, response)
+        if response.status == 503 and retry:
+            time.sleep(min(failure.retry_after or 1.0, _MAX_RETRY_AFTER_SECONDS))
+            return self._call(method, path, body, retry=False, timeout_seconds=timeout_seconds)
+        raise failure
 
 
-def _is_loopback(url: str) -> bool:
-    """Whether a URL names this machine, which no proxy reaches."""
-    host = (urlsplit(url).hostname or "").removesuffix(".")
+def _server_error(path: str, response: Response) -> ServerError:
+    """Convert the response of a refused request to the error to raise, with the server's fields."""
     try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        if re.fullmatch(r"[0-9a-fx.]+", host):
-            return _is_short_loopback(host)
-        return host == "localhost" or host.endswith(".localhost")
-    address = getattr(address, "ipv4_mapped", None) or address
-    return address.is_loopback or address.is_unspecified
-
-
-def _is_short_loopback(host: str) -> bool:
-    """Whether a shortened IPv4 address, such as 127.1, is this machine's."""
-    try:
-        address = ipaddress.IPv4Address(socket.inet_aton(host))
-    except OSError:
-        return False
-    return address.is_loopback or address.is_unspecified
-
-
-def server_error(path: str, error: urllib.error.HTTPError) -> ServerError:
-    """Convert the response of a refused request to the error to raise.
-
-    Args:
-        path: Path of the request.
-        error: The response, whose body is not yet read.
-
-    Returns:
-        The error with the fields of the server's.
-    """
-    try:
-        details = json.load(error)["error"]
+        details = json.loads(response.content)["error"]
         code, message, field, request_id = (
             details.get(key) for key in ("code", "message", "field", "request_id")
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        code, message, field, request_id = None, error.reason, None, None
-    retry_after = error.headers.get("Retry-After", "")
+    except (ValueError, KeyError, TypeError, AttributeError):
+        code, message, field, request_id = None, response.reason, None, None
+    retry_after = response.headers.get("Retry-After", "")
     return ServerError(
-        f"{path}: {error.code} {code or ''}: {f'{field}: ' if field else ''}{message} (request "
-        f"{request_id})",
-        status=error.code,
+        f"{path}: {response.status} {code or ''}: {f'{field}: ' if field else ''}{message} "
+        f"(request {request_id})",
+        status=response.status,
         code=code,
         field=field,
         request_id=request_id,

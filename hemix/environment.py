@@ -14,10 +14,11 @@ __all__ = ["examine"]
 
 _EXTRAS = {
     "fbgemm_gpu": ("fbgemm-gpu-cpu", "fast"),
-    "fastapi": ("fastapi", "serve"),
+    "starlette": ("starlette", "serve"),
     "redis": ("redis", "redis"),
     "onnxruntime": ("onnxruntime", "onnx"),
     "lightgbm": ("lightgbm", "baselines"),
+    "pyspark": ("pyspark", "spark"),
     "tensorboard": ("tensorboard", "dev"),
 }
 

@@ -11,6 +11,7 @@ HemixError
 ├── RequestError        wrong field of a request to the server
 ├── StoreError          store of live events not reachable, too slow or damaged
 ├── ProcessLost         another process of a distributed run has ended
+├── SparkError          Spark cannot start, or has failed
 ├── ServerError         refusal of a server, or no answer
 ├── MissingExtra        optional package not installed
 └── Interrupted         a signal stopped the command
@@ -33,6 +34,7 @@ __all__ = [
     "SchemaError",
     "ServerError",
     "SettingsError",
+    "SparkError",
     "StorageError",
     "StoreError",
     "UnknownVersion",
@@ -69,12 +71,13 @@ class HemixError(Exception):
         """Make the error.
 
         Args:
-            message: One line for people: where, what was expected, and what was found.
+            message: What people read: where, what was expected, and what was found. White space
+                and line breaks, as messages of libraries have them, become single spaces.
             code: A finer code than that of the class.
             field: The setting, schema key, column, file or flag that is wrong.
             hint: What to do; appended to the message.
         """
-        super().__init__(f"{message}; {hint}" if hint else message)
+        super().__init__(" ".join((f"{message}; {hint}" if hint else message).split()))
         if code is not None:
             self.code = code
         self.field = field
@@ -157,6 +160,12 @@ class ProcessLost(HemixError):
 
     code = "process_lost"
     exit_code = 75  # EX_TEMPFAIL of sysexits.h: run it again
+
+
+class SparkError(HemixError):
+    """Spark cannot start, or has failed for another reason than a lost executor."""
+
+    code = "spark_failed"
 
 
 class ServerError(HemixError):

@@ -94,17 +94,8 @@ def parse_yaml(text: str, source: str, error: type[HemixError], *, field: str | 
         finally:
             loader.dispose()
     except (yaml.YAMLError, ValueError, RecursionError) as problem:
-        raise error(
-            f"{source}: not YAML: {_one_line(problem)}", code="not_yaml", field=field
-        ) from problem
-
-
-def _one_line(problem: Exception) -> str:
-    return (
-        "nested too deeply"
-        if isinstance(problem, RecursionError)
-        else " ".join(str(problem).split())
-    )
+        reason = "nested too deeply" if isinstance(problem, RecursionError) else problem
+        raise error(f"{source}: not YAML: {reason}", code="not_yaml", field=field) from problem
 
 
 def _repeated_keys(loader: _Loader, node: yaml.Node, where: str, seen: set[int]) -> Iterator[str]:

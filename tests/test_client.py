@@ -6,16 +6,23 @@ import http.server
 import json
 import threading
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 import pytest
 
-from hemix import client as client_module
+from hemix import connections
 from hemix.client import Client
 from hemix.errors import ServerError, UsageError
 from tests.refusals import raises
 
 
 class _Server(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def setup(self) -> None:
+        super().setup()
+        self.server.connections.append(self.connection)  # type: ignore[attr-defined]
+
     def do_GET(self) -> None:
         name = self.server.name  # type: ignore[attr-defined]
         self._send(200, {"ready": True, "models": [{"name": name}]})
@@ -28,6 +35,8 @@ class _Server(http.server.BaseHTTPRequestHandler):
             self._send(422, {"error": error})
         else:
             self._send(200, {"request": request})
+        if self.path == "/v1/events":
+            self.close_connection = True  # without a header that says so
 
     def _send(self, status: int, content: object) -> None:
         body = json.dumps(content).encode()
@@ -42,23 +51,28 @@ class _Server(http.server.BaseHTTPRequestHandler):
 
 def _start(name: str) -> http.server.ThreadingHTTPServer:
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Server)
-    server.name = name  # type: ignore[attr-defined]
+    server.name, server.connections = name, []  # type: ignore[attr-defined]
     threading.Thread(target=server.serve_forever, daemon=True).start()
     return server
 
 
 @pytest.fixture
-def ports(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, int]]:
-    """Ports of a server and of a proxy that the environment names for all addresses."""
+def servers(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, http.server.HTTPServer]]:
+    """A server, and a proxy that the environment names for all addresses."""
     servers = {name: _start(name) for name in ("server", "proxy")}
     for name in ("no_proxy", "NO_PROXY", "HTTP_PROXY"):
         monkeypatch.delenv(name, raising=False)
     for name in ("http_proxy", "all_proxy"):
         monkeypatch.setenv(name, f"http://127.0.0.1:{servers['proxy'].server_port}")
-    yield {name: server.server_port for name, server in servers.items()}
+    yield servers
     for server in servers.values():
         server.shutdown()
         server.server_close()
+
+
+@pytest.fixture
+def ports(servers: dict[str, http.server.HTTPServer]) -> dict[str, int]:
+    return {name: server.server_port for name, server in servers.items()}
 
 
 @pytest.mark.parametrize(
@@ -70,6 +84,19 @@ def test_a_server_on_this_machine_is_reached_without_the_proxy(
     for scheme in ("http", "HTTP"):
         client = Client(f"{scheme}://{host}:{ports['server']}", timeout_seconds=5)
         assert client.models() == [{"name": "server"}] and client.ready()
+
+
+def test_calls_share_a_connection_until_the_server_closes_it(
+    servers: dict[str, http.server.HTTPServer],
+) -> None:
+    client = Client(f"http://127.0.0.1:{servers['server'].server_port}", timeout_seconds=5)
+    connections = servers["server"].connections  # type: ignore[attr-defined]
+    for _ in range(3):
+        client.models()
+    assert len(connections) == 1
+    client.events([])
+    assert client.models() and client.models()
+    assert len(connections) == 2
 
 
 @pytest.mark.parametrize(
@@ -88,7 +115,7 @@ def test_a_server_on_this_machine_is_reached_without_the_proxy(
     ],
 )
 def test_loopback_addresses_are_recognised(url: str, loopback: bool) -> None:
-    assert client_module._is_loopback(url) == loopback
+    assert connections._is_loopback(urlsplit(url).hostname) == loopback
 
 
 @pytest.mark.usefixtures("ports")

@@ -61,7 +61,7 @@ def report(error: HemixError) -> int:
     Returns:
         The exit code.
     """
-    message = " ".join(str(error).split())
+    message = str(error)
     if message and not _reported_by_launcher(error):
         print(f"hemix: {message}", file=sys.stderr)
     return error.exit_code

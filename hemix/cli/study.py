@@ -289,6 +289,7 @@ def experiment(flags: ExperimentFlags) -> None:
     """Run a simulated A/B test: the effects of rankers on clicks, orders and amounts."""
     from hemix.display import Display, experiment_table, power_line
     from hemix.lab.abtest import ExperimentPlan
+    from hemix.serving.token_file import read_token
 
     plan = ExperimentPlan(
         arms=_arms(flags.arm),
@@ -300,13 +301,13 @@ def experiment(flags: ExperimentFlags) -> None:
         seed=flags.seed,
         recall_size=flags.recall_size,
     )
-    file = flags.token_file
+    token = read_token(flags.token_file, "--token-file")
     stderr = console()
     with Display(stderr) as display:
         content = api.experiment(
             plan,
             flags.out,
-            token=None if file is None else file.read_text(encoding="utf-8").strip(),
+            token=token,
             arm_timeout=flags.arm_timeout,
             on_progress=display.progress,
             on_power=lambda power: stderr.print(power_line(power, flags.design)),

@@ -70,7 +70,8 @@ class Encoders:
 
     A saved folder has encoders.json and schema.yaml. Each vocabulary has the files NNN.keys.npy
     (sorted), NNN.ids.npy, NNN.seen.npy, and NNN.parquet for people. Users and items have
-    users.keys.npy and users.ids.npy, and so on.
+    users.keys.npy and users.ids.npy, and so on; those of users have no rows in a dataset, which
+    numbers its users by partition.
     """
 
     schema: Schema
@@ -98,11 +99,6 @@ class Encoders:
     def scales(self) -> dict[str, Any]:
         """``level.feature`` -> scale of a standardised number."""
         return {path[1]: state for path, state in self.states.items() if path[0] == "scales"}
-
-    @property
-    def coordinate_scales(self) -> Any:
-        """The scales of all coordinates; None without coordinates features."""
-        return self.states.get(("place",))
 
     # -- applying ----------------------------------------------------------------------------------
 
@@ -289,7 +285,6 @@ class Encoders:
         folder.mkdir(parents=True, exist_ok=True)
         names = list(self.vocabularies)
         content = {
-            "schema_version": 1,
             "schema_fingerprint": self.schema.fingerprint(),
             "vocabularies": names,
             **self._states_to_json(),

@@ -68,8 +68,9 @@ def registered_features() -> dict[str, type[FeatureType]]:
         except UsageError:
             raise
         except Exception as error:  # the module of somebody else may raise anything
-            problem = " ".join(f"{type(error).__name__}: {error}".split())
-            raise UsageError(f"entry point {entry.name} of {ENTRY_POINTS}: {problem}") from error
+            raise UsageError(
+                f"entry point {entry.name} of {ENTRY_POINTS}: {type(error).__name__}: {error}"
+            ) from error
         if isinstance(loaded, type) and issubclass(loaded, FeatureType):
             register_feature(loaded)
         _loaded_entry_points.append(entry.value)

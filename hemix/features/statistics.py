@@ -1,8 +1,8 @@
 """Dated statistics: smoothed target encoding, out of time.
 
-A key is encoded by the label's rate and count among its rows (target or mean encoding), as known
-at the end of each earlier day, so no row sees its own label or a later one. A statistic gives two
-numbers for a key and a request's day d, both from what was known before d:
+A key is encoded by the label's rate and count among its rows (target or mean encoding). Both are
+those at the end of each earlier day, so no row sees its own label or a later one. A statistic gives
+two numbers for a key and a request's day d, both from what was known before d:
 
 - prior = positives / rows of all keys, at least half a row away from 0 and from 1
 - rate = logit((positives + smoothing * prior) / (rows + smoothing)) - logit(prior), in log odds

@@ -220,8 +220,7 @@ def _failure(error: BaseException, file: Path) -> str:
             line = trace.tb_lineno
         trace = trace.tb_next
     where = f" (line {line})" if line else ""
-    text = error.msg if isinstance(error, SyntaxError) else str(error)
-    reason = " ".join(str(text).split())
+    reason = error.msg if isinstance(error, SyntaxError) else error
     return f"fails to import{where}: {type(error).__name__}: {reason}"
 
 
@@ -250,9 +249,9 @@ def _load(point: EntryPoint) -> None:
             f"model.name: {point.name}: {error}", code=error.code, field="model.name"
         ) from error
     except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise SettingsError(
-            f"model.name: {point.name}: the entry point {point.value} fails to import: {reason}",
+            f"model.name: {point.name}: the entry point {point.value} fails to import: "
+            f"{type(error).__name__}: {error}",
             code="import_failed",
             field="model.name",
         ) from error

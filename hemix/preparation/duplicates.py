@@ -21,7 +21,7 @@ from hemix.data.keys import keys_of, keys_of_texts, xxh64_texts
 from hemix.data.raw_columns import row_hashes
 from hemix.data.texts import family, texts_of
 from hemix.preparation.arrow_types import map_list_values
-from hemix.preparation.log_table import Chunk
+from hemix.preparation.chunks import Chunk
 from hemix.schema import Clock
 from hemix.splitmix import mix_bits
 

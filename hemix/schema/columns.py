@@ -41,11 +41,6 @@ class Clock(SchemaSection):
         """Units of the clock column in a second."""
         return {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}[self.unit]
 
-    @property
-    def unit_ms(self) -> float:
-        """Milliseconds in one unit of the clock column."""
-        return {"s": 1000.0, "ms": 1.0, "us": 0.001, "ns": 1e-6}[self.unit]
-
 
 class Tables(SchemaSection):
     """Paths of the logs, relative to the schema file: a Parquet file or a folder of Parquet files

@@ -102,16 +102,18 @@ class FieldValidator:
 def check_history(request: RankRequest) -> None:
     """Refuse a request's own history that is out of order or not before the request.
 
+    The real-time history does not begin before the global one ends.
+
     Raises:
         RequestError: Names the first such event.
     """
     if request.history is None:
         return
+    previous = TIMELESS_MS
     for name, events in (
         ("global", request.history.global_),
         ("realtime", request.history.realtime),
     ):
-        previous = TIMELESS_MS
         for i, event in enumerate(events):
             field, time_ms = f"history.{name}[{i}].timestamp", event.time_ms
             if time_ms >= request.time_ms:

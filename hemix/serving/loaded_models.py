@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, TypedDict
 
 from hemix.errors import HemixError, RequestError, RunError, UnknownVersion, UsageError
 from hemix.runs.folder import METRICS_FORMAT
@@ -22,7 +22,7 @@ from hemix.serving.field_validation import FieldValidator
 from hemix.serving.run_folders import check_folder, is_valid_name
 from hemix.serving.types import Ranking, RankRequest
 
-__all__ = ["LoadEngine", "LoadedModel", "LoadedModels", "RankingEngine"]
+__all__ = ["LoadEngine", "LoadedModel", "LoadedModels", "ModelDescription", "RankingEngine"]
 
 _TEST_METRICS = ("auc", "gauc", "ndcg_at_10", "logloss", "ne", "pcoc", "ece")
 
@@ -62,6 +62,22 @@ LoadEngine = Callable[[Path, str, str], RankingEngine]
 """(run folder, name, version) -> the engine"""
 
 
+class ModelDescription(TypedDict):
+    """A version in service.
+
+    ``sha256`` is that of its run.json, which lists the digests of its weights; ``test`` has the
+    metrics of every task on the test split.
+    """
+
+    name: str
+    version: str
+    state: Literal["ready"]
+    schema: str
+    sha256: str | None
+    outputs: list[str]
+    test: dict[str, dict[str, Any]]
+
+
 @dataclass(eq=False)
 class LoadedModel:
     """A version in service."""
@@ -75,7 +91,7 @@ class LoadedModel:
     """Requests that use it."""
     replaced: bool = False
 
-    def description(self) -> dict[str, Any]:
+    def description(self) -> ModelDescription:
         """Return the description in the answer of GET /v1/models."""
         info = self.folder / "run.json"
         return {
@@ -89,7 +105,7 @@ class LoadedModel:
         }
 
 
-def _test_metrics(path: Path) -> dict[str, Any]:
+def _test_metrics(path: Path) -> dict[str, dict[str, Any]]:
     """Return every task's metrics on the test split; empty for a run that was not evaluated."""
     if not path.is_file():
         return {}
@@ -120,12 +136,12 @@ class LoadedModels:
         self._strict = strict
         self.registry = registry
         self._models: dict[str, LoadedModel] = {}
-        self._descriptions: dict[str, dict[str, Any]] = {}
+        self._descriptions: dict[str, ModelDescription] = {}
         self._lock = threading.Lock()
         self._loading = threading.Lock()
         self._closing: list[threading.Thread] = []
 
-    def put(self, name: str, version: str, folder: Path) -> dict[str, Any]:
+    def put(self, name: str, version: str, folder: Path) -> ModelDescription:
         """Load a version, warm it up and put it in service.
 
         Args:
@@ -160,7 +176,7 @@ class LoadedModels:
             self._close_in_thread(old.engine)
         return description
 
-    def load(self, name: str, version: str) -> dict[str, Any] | None:
+    def load(self, name: str, version: str) -> ModelDescription | None:
         """Load a version of the registry.
 
         Args:
@@ -195,7 +211,7 @@ class LoadedModels:
         finally:
             self._loading.release()
 
-    def _load_from(self, folder: Path, name: str, version: str) -> dict[str, Any]:
+    def _load_from(self, folder: Path, name: str, version: str) -> ModelDescription:
         if any(path.is_symlink() for path in (folder, folder.parent)):
             raise RunError(
                 f"{name}/{version}: is a link; links are followed when a server starts, not "
@@ -249,7 +265,7 @@ class LoadedModels:
         with self._lock:
             return {name: model.checks for name, model in self._models.items()}
 
-    def descriptions(self) -> list[dict[str, Any]]:
+    def descriptions(self) -> list[ModelDescription]:
         """Return every model's description."""
         with self._lock:
             return list(self._descriptions.values())

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -23,24 +24,63 @@ from hemix.schema import Schema
 from hemix.serving.loaded_models import LoadedModel
 from hemix.serving.stores import Store
 
-__all__ = ["suggested_values", "suggestions", "user_history"]
+__all__ = ["Suggestions", "UserHistory", "suggested_values", "suggestions", "user_history"]
 
 _USERS, _ITEMS, _LABELLED_ITEMS = 40, 400, 5_000
 
 
-def suggestions(model: LoadedModel) -> dict[str, Any]:
+class SuggestedValues(TypedDict):
+    """Ids and values that a run knows; empty where its folder lacks them."""
+
+    users: list[str]
+    items: list[str]
+    actions: list[str]
+    labels: dict[str, str]
+    context: dict[str, Any]
+
+
+class Suggestions(SuggestedValues):
+    """A model, with ids and values to try."""
+
+    model: str
+    version: str
+    outputs: list[str]
+    score: str
+
+
+class HistoryEvent(TypedDict):
+    """An event, in the history of which it is a part."""
+
+    id: str
+    item: str | None
+    type: str | None
+    timestamp: int | None
+    part: Literal["global", "realtime"]
+    fields: Mapping[str, Any]
+
+
+class UserHistory(TypedDict):
+    """A user's events as a ranking at ``now`` would use them."""
+
+    user: str
+    revision: int
+    now: int
+    events: list[HistoryEvent]
+
+
+def suggestions(model: LoadedModel) -> Suggestions:
     """Return what the playground shows of a model, with values to try."""
     schema = model.engine.schema
     return {
         "model": model.name,
         "version": model.version,
-        "outputs": schema.outputs,
+        "outputs": list(schema.outputs),
         "score": schema.score_expression.text,
         **suggested_values(model.folder, schema),
     }
 
 
-def user_history(store: Store, schema: Schema, user: str) -> dict[str, Any]:
+def user_history(store: Store, schema: Schema, user: str) -> UserHistory:
     """Return a user's history as a ranking at this moment would use it.
 
     Args:
@@ -59,7 +99,7 @@ def user_history(store: Store, schema: Schema, user: str) -> dict[str, Any]:
     [[begin, realtime, end]] = find_history_ranges(
         times_ms, first, last, now, lengths, schema.clock.timezone, delay_ms=0
     ).tolist()
-    events = [
+    events: list[HistoryEvent] = [
         {
             "id": event.id,
             "item": event.item,
@@ -74,7 +114,7 @@ def user_history(store: Store, schema: Schema, user: str) -> dict[str, Any]:
     return {"user": user, "revision": history.revision, "now": now_ms, "events": events}
 
 
-def suggested_values(run: Path, schema: Schema) -> dict[str, Any]:
+def suggested_values(run: Path, schema: Schema) -> SuggestedValues:
     """Return ids and values that a run knows.
 
     Args:

@@ -15,7 +15,7 @@ from hemix.errors import UsageError
 from hemix.measure import give_freed_memory_back, keep_freed_memory
 from hemix.schema import Schema
 from hemix.serving.config import ServeConfig
-from hemix.serving.http.admission import Access, check_host, read_token
+from hemix.serving.http.admission import Access, check_host
 from hemix.serving.http.app import make_app
 from hemix.serving.http.service import RequestLimits, Service
 from hemix.serving.http.uvicorn_server import bind, serve
@@ -25,6 +25,7 @@ from hemix.serving.loaded_models import LoadedModels, LoadEngine, RankingEngine
 from hemix.serving.ranking_log import LoggingStore, RankingLog, RankingLogSet
 from hemix.serving.run_folders import check_histories, find_runs
 from hemix.serving.stores import Store, StoreLimits, open_store
+from hemix.serving.token_file import read_token
 from hemix.serving.types import Ranking, RankRequest
 
 __all__ = ["engine_loader", "run_server"]
@@ -56,8 +57,8 @@ def run_server(
     started = time.perf_counter()
     check_host(config.host, token=config.token_file is not None)
     access = Access(
-        _read_token(config.token_file, "--token-file"),
-        _read_token(config.admin_token_file, "--admin-token-file"),
+        read_token(config.token_file, "--token-file"),
+        read_token(config.admin_token_file, "--admin-token-file"),
     )
     runs = find_runs(run)
     registry = _registry(run, runs[0][2], config)
@@ -91,10 +92,6 @@ def run_server(
         on_ready(url, {"torch": torch_seconds, "rest": rest})
 
     serve(make_app(service), bound, ready)
-
-
-def _read_token(path: Path | None, flag: str) -> str | None:
-    return None if path is None else read_token(path, flag)
 
 
 def _registry(run: Path, first_run: Path, config: ServeConfig) -> Path | None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from hemix import AblateConfig, CompareConfig, ExperimentPlan, ScaleConfig, StudyOptions, api
+from hemix.errors import UsageError
 from tests.cli.run import Command
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
@@ -79,7 +80,7 @@ def test_scale(
 
 
 def test_experiment(hemix: Command, calls: list[Call], tmp_path: Path) -> None:
-    (tmp_path / "token").write_text(" secret\n")
+    (tmp_path / "token").write_text(" secret-0123456789\n")
     arms = ["--arm", "a=oracle", "--arm", "b=http://127.0.0.1:1/x?y=z"]
     flags = [
         "--recall-size",
@@ -105,4 +106,15 @@ def test_experiment(hemix: Command, calls: list[Call], tmp_path: Path) -> None:
         seed=4,
         recall_size=130,
     )
-    assert (options["token"], options["arm_timeout"]) == ("secret", 2.5)
+    assert (options["token"], options["arm_timeout"]) == ("secret-0123456789", 2.5)
+
+
+def test_a_file_without_a_token_is_refused(
+    hemix: Command, calls: list[Call], tmp_path: Path
+) -> None:
+    (tmp_path / "token").write_text("short")
+    flags = ["--arm", "a=oracle", "--logs", "l", "--out", "exp", "--token-file"]
+    for file in ("token", "nowhere"):
+        code, _, stderr = hemix("experiment", *flags, tmp_path / file)
+        assert code == UsageError.exit_code and f"--token-file {tmp_path / file}" in stderr
+    assert calls == []

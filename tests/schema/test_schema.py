@@ -101,7 +101,7 @@ def test_the_rich_schema_has_its_values() -> None:
     assert schema.labels["order"].maturity_ms == 3 * 86_400_000
     assert schema.split.valid == "2026-01-15 06:00"
     assert schema.split.test == "2026-01-16"
-    assert schema.clock.unit_ms == 0.001
+    assert schema.clock.per_second == 1_000_000
     assert list(schema.event_fields) == ["action", "hour", "dwell", "tab"]
     assert schema.event_item_features == ("iid",)
 

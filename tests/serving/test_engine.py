@@ -516,6 +516,15 @@ def test_some_of_several_are_explained(engine: Engine, store: Store) -> None:
             "history.global[1].timestamp",
             "expected events by time",
         ),
+        (
+            {
+                "history": HistoryOverride(
+                    global_=(event(1, "i1", NOW - 1),), realtime=(event(2, "i1", NOW - 2),)
+                )
+            },
+            "history.realtime[0].timestamp",
+            "expected events by time",
+        ),
     ],
 )
 def test_values_that_cannot_be_used_are_refused_by_name(

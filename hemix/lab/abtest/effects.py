@@ -12,7 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import special
 
+from hemix.evaluation.intervals import NORMAL_97_5
 from hemix.lab.simulator.arrays import Float64Array
 
 __all__ = [
@@ -37,11 +39,8 @@ METRICS: dict[str, tuple[str, str]] = {
 }
 """Numerator and denominator of every metric."""
 
-_Z_95 = 1.959963984540054
-"""Quantile of the two-sided 95 % interval."""
-
-_Z_80 = 0.8416212335729143
-"""Quantile of 80 % power."""
+_DETECTION_Z = NORMAL_97_5 + float(special.ndtri(0.8))
+"""Standard errors of an effect that a two-sided test at 5 % detects with 80 % power."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +86,7 @@ class Effect:
     relative: float
     standard_error: float
 
-    def interval(self, z: float = _Z_95) -> tuple[float, float]:
+    def interval(self, z: float = NORMAL_97_5) -> tuple[float, float]:
         """Return the interval of z standard errors on either side, by default 95 %."""
         return self.relative - z * self.standard_error, self.relative + z * self.standard_error
 
@@ -96,7 +95,7 @@ class Effect:
         """Two-sided p-value of no difference, from the normal distribution."""
         if self.standard_error == 0:
             return 1.0 if self.relative == 0 else 0.0
-        return math.erfc(abs(self.relative) / self.standard_error / math.sqrt(2))
+        return 2 * float(special.ndtr(-abs(self.relative) / self.standard_error))
 
     def always_valid_interval(self, expected: float, alpha: float = 0.05) -> tuple[float, float]:
         """Return an interval that holds at all looks together.
@@ -215,7 +214,7 @@ def minimum_detectable_effect(ratio: Ratio, users: int, arm_count: int = 2) -> f
     user_deviation = math.sqrt(_variance_of_sum(ratio.influence) * len(ratio.influence)) / abs(
         ratio.value
     )
-    return (_Z_95 + _Z_80) * user_deviation * math.sqrt(2 / (users / arm_count))
+    return _DETECTION_Z * user_deviation * math.sqrt(2 / (users / arm_count))
 
 
 def minimum_detectable_effect_paired(first: Ratio, second: Ratio, users: int) -> float:
@@ -235,31 +234,16 @@ def minimum_detectable_effect_paired(first: Ratio, second: Ratio, users: int) ->
     if min(first.contributing_users, second.contributing_users) < 2:
         return math.nan
     difference = first.influence / first.value - second.influence / second.value
-    return (_Z_95 + _Z_80) * math.sqrt(_variance_of_sum(difference) * len(difference) / users)
+    return _DETECTION_Z * math.sqrt(_variance_of_sum(difference) * len(difference) / users)
 
 
 def sample_ratio_p_value(counts: Sequence[int]) -> float:
     """Return the p-value of the chi-square test that all arms have equally many users."""
     expected = sum(counts) / len(counts)
     statistic = sum((count - expected) ** 2 for count in counts) / expected
-    return _chi_square_survival(statistic, len(counts) - 1)
+    return float(special.chdtrc(len(counts) - 1, statistic))
 
 
 def _variance_of_sum(influence: Float64Array) -> float:
     users = len(influence)
     return float((influence**2).sum()) * users / (users - 1) if users > 1 else 0.0
-
-
-def _chi_square_survival(statistic: float, degrees: int) -> float:
-    """1 - the distribution function, by its recurrence over degrees of freedom."""
-    half = statistic / 2
-    if degrees % 2:
-        survival = math.erfc(math.sqrt(half))
-        term, start = math.sqrt(half / math.pi) * 2 * math.exp(-half), 3
-    else:
-        survival = math.exp(-half)
-        term, start = half * math.exp(-half), 4
-    for next_degrees in range(start, degrees + 1, 2):
-        survival += term
-        term *= half / (next_degrees / 2)
-    return min(1.0, survival)

@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from hemix.client import Client
 from hemix.errors import ServerError
 from hemix.lab.abtest.events import Event, item_id, ranking_id, user_id
-from hemix.lab.abtest.keep_alive_client import KeepAliveClient
 from hemix.lab.simulator.arrays import Float64Array, Int32Array
 from hemix.lab.simulator.simulation import UserSimulation
 from hemix.lab.simulator.spatial_index import NO_VENUE
@@ -47,7 +47,7 @@ class ServerArm:
             token: Token of the server.
             timeout_seconds: Time after which a server without an answer is unavailable.
         """
-        self.client = KeepAliveClient(url, token=token)
+        self.client = Client(url, token=token)
         self._timeout_seconds = timeout_seconds
         self._pool = ThreadPoolExecutor(_PARALLEL_REQUESTS, thread_name_prefix="hemix-arm")
         self._unavailable: str | None = None

@@ -6,7 +6,6 @@ Every request has a due time, whether earlier ones were answered or not, and lat
 
 from __future__ import annotations
 
-import http.client
 import json
 import queue
 import random
@@ -17,7 +16,10 @@ import uuid
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from typing import Any, Literal
+
+from hemix.connections import Connections
 
 __all__ = ["LoadPlan", "RequestStream", "generate_load"]
 
@@ -113,6 +115,7 @@ class _LoadGenerator:
         self.results = [_StreamResults() for _ in plan.streams]
         self._plan = plan
         self._queue: queue.Queue[_ScheduledRequest | None] = queue.Queue()
+        self._connections = Connections(f"http://127.0.0.1:{plan.port}")
         self._lock = threading.Lock()
 
     def run(self) -> None:
@@ -144,13 +147,10 @@ class _LoadGenerator:
         return sorted(requests, key=lambda request: request.due)
 
     def _work(self) -> None:
-        """Send requests of the queue over one connection."""
-        connection = http.client.HTTPConnection(
-            "127.0.0.1", self._plan.port, timeout=_TIMEOUT_SECONDS
-        )
+        """Send requests of the queue."""
         while (request := self._queue.get()) is not None:
             path, body = self._make_request(request)
-            response = _send(connection, path, body)
+            response = _send(self._connections, path, body)
             if not request.counted:
                 continue
             results = self.results[request.stream]
@@ -183,17 +183,15 @@ class _LoadGenerator:
         }
 
 
-def _send(connection: http.client.HTTPConnection, path: str, body: Any) -> _Response:
+def _send(connections: Connections, path: str, body: Any) -> _Response:
+    headers = {"content-type": "application/json"}
     try:
-        connection.request(
-            "POST", path, json.dumps(body).encode(), {"content-type": "application/json"}
+        response = connections.send(
+            "POST", path, json.dumps(body).encode(), headers, timeout_seconds=_TIMEOUT_SECONDS
         )
-        response = connection.getresponse()
-        payload = response.read()
         arrival = time.perf_counter()
-        content = json.loads(payload)
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        connection.close()
+        content = json.loads(response.content)
+    except (OSError, HTTPException, ValueError) as error:
         return _Response(type(error).__name__, time.perf_counter())
     stages = {}
     for entry in (response.headers.get("server-timing") or "").split(", "):

@@ -63,7 +63,5 @@ def create_logs(out: Path) -> Iterator[LogsWriter]:
             with suppress(OSError):  # the files are deleted anyway
                 logs.close()
             if isinstance(error, OSError) and error.errno is None:
-                raise StorageError(
-                    f"{out}: cannot be written: {' '.join(str(error).split())}", field=str(out)
-                ) from error
+                raise StorageError(f"{out}: cannot be written: {error}", field=str(out)) from error
             raise

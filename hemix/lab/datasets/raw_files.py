@@ -244,7 +244,7 @@ class RawFile:
                 except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
                     raise DataError(
                         f"{self.path}: {name}: expected {column.description} in every row, found "
-                        f"{values.type}: {_one_line(error)}",
+                        f"{values.type}: {error}",
                         code="wrong_column_type",
                         field=name,
                     ) from error
@@ -259,12 +259,12 @@ class RawFile:
         try:
             yield
         except pa.ArrowException as error:
-            raise self._error(_one_line(error), file_columns, invalid_rows) from error
+            raise self._error(str(error), file_columns, invalid_rows) from error
         except (UnicodeError, csv.Error) as error:
             problem = f"not delimited text in {self.text and self.text.encoding}: {error}"
             raise self._file_error(code="unreadable_file", problem=problem) from error
         except OSError as error:
-            problem = f"cannot be read: {error.strerror or _one_line(error)}"
+            problem = f"cannot be read: {error.strerror or error}"
             raise self._file_error(code="unreadable_file", problem=problem) from error
 
     def _file_error(self, code: str, problem: str) -> DataError:
@@ -288,7 +288,7 @@ class RawFile:
         if self.path.stat().st_size == 0:
             problem = "expected rows, found an empty file"
             return self._file_error(code="no_rows", problem=problem)
-        match = re.search(r"In CSV column #(\d+): Row #(\d+): [^:]*: (.*)", message)
+        match = re.search(r"In CSV column #(\d+): Row #(\d+): [^:]*: (.*)", message, re.S)
         if match is None:
             problem = f"not delimited text in {self.text.encoding}: {message}"
             return self._file_error(code="unreadable_file", problem=problem)
@@ -298,10 +298,6 @@ class RawFile:
         return DataError(
             f"{self.path}: line {match[2]}, {name}: expected {expected}, found {value}", field=name
         )
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
 
 
 class _DelimiterReplacer(io.RawIOBase):

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from hemix.data.dataset import Dataset
+from hemix.data.sampler import RequestSampler
 from hemix.errors import HemixError, RunError
 from hemix.lab.studies.options import StagePlan, StudyOptions, StudyPlan
 from hemix.lab.studies.trial import (
@@ -134,14 +135,14 @@ def _seconds_per_impression(content: dict[str, Any]) -> float:
     settings = parse_settings(content["settings"])
     data = Dataset(content["data"], history_events_max=content["history_events_max"])
     split = data.split("train")
-    plan = split.plan(settings.train.batch_size, order="shuffled", seed=0)
+    sampler = RequestSampler(split, batch_size=settings.train.batch_size)
     model = build_model(data.spec, settings.model, seed=0).train()
     optimizers = Optimizers(model, settings.train, total_steps=1000)
-    steps = min(_WARM_UP_STEPS + _TIMED_STEPS, len(plan))
+    steps = min(_WARM_UP_STEPS + _TIMED_STEPS, sampler.steps)
     seconds, impressions = 0.0, 0
     for number in range(steps):
         start = time.perf_counter()
-        batch = split.batch(plan.order[plan.begin[number] : plan.begin[number + 1]])
+        batch = split.batch(sampler.requests(0, number, 0))
         model.training_loss(batch).backward()  # type: ignore[no-untyped-call]
         optimizers.step(number)
         if number >= min(_WARM_UP_STEPS, steps - 1):

@@ -23,6 +23,7 @@ import torch
 
 from hemix.data.dataset import Dataset
 from hemix.data.layout import save_array
+from hemix.data.sampler import RequestSampler
 from hemix.errors import DataError, HemixError
 from hemix.evaluation.evaluate import task_metrics
 from hemix.evaluation.predictions import Predictions
@@ -140,10 +141,9 @@ def flops_per_impression(run: Run, dataset: Dataset) -> float | None:
         Operations per impression, or None for a model without matrix products.
     """
     split = dataset.split("valid")
-    plan = split.plan(run.settings.train.batch_size, order="shuffled", seed=0)
+    sampler = RequestSampler(split, batch_size=run.settings.train.batch_size)
     flops = impressions = 0
-    for number in range(min(_FLOP_BATCHES, len(plan))):
-        batch = split.batch(plan.order[plan.begin[number] : plan.begin[number + 1]])
+    for batch in split.batches(sampler, steps=range(min(_FLOP_BATCHES, sampler.steps)), workers=0):
         with flop_counter() as counter:
             run.model(batch)
         flops += counter.get_total_flops()

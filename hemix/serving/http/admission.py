@@ -13,7 +13,6 @@ import ipaddress
 import zlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from urllib.parse import urlsplit
 
 from starlette.requests import Request
@@ -21,41 +20,7 @@ from starlette.requests import Request
 from hemix.errors import UsageError
 from hemix.serving.http.messages import ApiError
 
-__all__ = ["Access", "BodyBudget", "check_host", "read_body", "read_token"]
-
-_MIN_TOKEN_LENGTH = 16
-
-
-def read_token(path: Path, flag: str) -> str:
-    """Read the token in a file.
-
-    Args:
-        path: The file.
-        flag: The flag that names the file, for messages.
-
-    Raises:
-        UsageError: The file has no token of at least 16 characters in one line.
-    """
-    try:
-        # some editors write a byte order mark
-        token = path.read_text(encoding="utf-8-sig").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not text"
-        raise UsageError(
-            f"{flag} {path}: cannot be read: {reason}", code="unreadable_file", field=flag
-        ) from error
-    if (
-        len(token) < _MIN_TOKEN_LENGTH
-        or not token.isascii()
-        or not token.isprintable()
-        or " " in token
-    ):
-        raise UsageError(
-            f"{flag} {path}: expected one line of at least {_MIN_TOKEN_LENGTH} ASCII characters "
-            "without spaces",
-            field=flag,
-        )
-    return token
+__all__ = ["Access", "BodyBudget", "check_host", "read_body"]
 
 
 def check_host(host: str, *, token: bool) -> None:

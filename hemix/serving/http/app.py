@@ -10,18 +10,19 @@ from importlib.resources import files
 from typing import Any
 
 import msgspec
-from fastapi import FastAPI
+from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
+from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from hemix.errors import RequestError, RunError, StoreError, UnknownVersion, UsageError
 from hemix.serving.http.admission import read_body
-from hemix.serving.http.events import ParsedEvents, read_events
-from hemix.serving.http.messages import ApiError
+from hemix.serving.http.events import EventsResponse, ParsedEvents, read_events
+from hemix.serving.http.messages import AliveResponse, ApiError, ModelsResponse, ReadyResponse
 from hemix.serving.http.middleware import RequestMiddleware, exception_handlers
 from hemix.serving.http.openapi import openapi_json
-from hemix.serving.http.rank import encode_ranking, rank, read_request
+from hemix.serving.http.rank import encode_ranking, lease_model, rank, read_request
 from hemix.serving.http.service import Service
 from hemix.serving.playground import suggestions, user_history
 from hemix.serving.types import Event, Ranking
@@ -41,25 +42,139 @@ def make_app(service: Service) -> ASGIApp:
     """Return the server as an ASGI application, which closes ``service`` at shutdown."""
 
     @asynccontextmanager
-    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         yield
         service.close()
 
-    app = FastAPI(
-        title="hemix",
-        openapi_url=None,
-        docs_url=None,
-        redoc_url=None,
+    app = Starlette(
+        routes=_Endpoints(service).routes(),
         lifespan=lifespan,
         exception_handlers=exception_handlers(),
-        redirect_slashes=False,
     )
-    _add_ranking(app, service)
-    _add_events(app, service)
-    _add_models(app, service)
-    _add_health(app, service)
-    _add_pages(app, service)
+    app.router.redirect_slashes = False
     return RequestMiddleware(app, service.metrics, service.limits.requests, service.idle)
+
+
+class _Endpoints:
+    """What answers the requests of each route."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    def routes(self) -> list[Route]:
+        playground, docs = (
+            files("hemix.serving.http").joinpath("pages", name).read_bytes()
+            for name in ("playground.html", "docs.html")
+        )
+        return [
+            Route("/v1/rank", self.rank, methods=["POST"]),
+            Route("/v1/events", self.events, methods=["POST"]),
+            Route("/v1/models", self.models),
+            Route("/v1/models/{name}/versions/{version}:load", self.load, methods=["POST"]),
+            Route("/v1/playground", self.suggestions),
+            Route("/v1/users/{user:path}/history", self.history),  # an id may contain a slash
+            Route("/healthz", self.healthz),
+            Route("/readyz", self.readyz),
+            Route("/metrics", self.metrics),
+            Route("/openapi.json", self.openapi),
+            Route("/", _page(playground)),
+            Route("/docs", _page(docs)),
+        ]
+
+    async def rank(self, request: Request) -> Response:
+        service, stages = self._service, _Stages()
+        async with self._body(request) as body:
+            stages.ms["body"] = stages.elapsed_ms()
+            request_id = request.state.request_id
+            work = partial(_rank_body, service, body, request_id, stages)
+            done = await service.rank_executor.run(work, _client_gone(request))
+        ranking, content = done.value
+        service.metrics.count_ranking(ranking, done.waited_ms)
+        request.state.facts |= {
+            "ranking": ranking.id,
+            "items": len(ranking.items),
+            "model": ranking.model,
+        }
+        if ranking.degraded:
+            request.state.facts["degraded"] = ranking.degraded
+        return _json(content, headers=stages.header(queue=done.waited_ms, **ranking.stages_ms))
+
+    async def events(self, request: Request) -> Response:
+        service, stages = self._service, _Stages()
+        async with self._body(request) as body:
+            stages.ms["body"] = stages.elapsed_ms()
+            work = partial(_store_body, service, body, request.state.facts, stages)
+            done = await service.store_executor.run(work, _client_gone(request))
+        return _json(done.value, headers=stages.header(queue=done.waited_ms))
+
+    async def models(self, request: Request) -> Response:
+        self._check_token(request)
+        content: ModelsResponse = {"models": self._service.models.descriptions()}
+        return _json(msgspec.json.encode(content))
+
+    async def load(self, request: Request) -> Response:
+        self._check_token(request, admin=True)
+        name, version = request.path_params["name"], request.path_params["version"]
+        work = partial(_load_version, self._service, name, version)
+        return _json((await self._service.admin_executor.run(work)).value)
+
+    async def suggestions(self, request: Request) -> Response:
+        self._check_token(request)
+        work = partial(_suggest, self._service, request.query_params.get("model"))
+        return _json((await self._service.store_executor.run(work)).value)
+
+    async def history(self, request: Request) -> Response:
+        self._check_token(request)
+        model, user = request.query_params.get("model"), request.path_params["user"]
+        work = partial(_user_history, self._service, model, user)
+        return _json((await self._service.store_executor.run(work)).value)
+
+    async def healthz(self, _request: Request) -> Response:
+        return _json(msgspec.json.encode(AliveResponse(status="alive")))
+
+    async def readyz(self, _request: Request) -> Response:
+        service = self._service
+        try:
+            problem = (await service.probe_executor.run(service.ping_store)).value
+        except ApiError as error:  # the store is slow
+            problem = error.message
+        checks = {
+            "models": len(service.models.descriptions()) > 0,
+            "warm": True,
+            "store": problem is None,
+        }
+        ready = all(checks.values())
+        content: ReadyResponse = {"ready": ready, "checks": checks, "problem": problem}
+        status, headers = (200, {}) if ready else (503, {"Retry-After": "1"})
+        return _json(msgspec.json.encode(content), status, headers)
+
+    async def metrics(self, _request: Request) -> Response:
+        page = self._service.metrics.page()
+        return Response(page, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    async def openapi(self, _request: Request) -> Response:
+        checks = list(self._service.models.checks().values())
+        return _json(openapi_json(self._service.limits, checks))
+
+    def _check_token(self, request: Request, *, admin: bool = False) -> None:
+        self._service.access.check(request.headers.get("authorization"), admin=admin)
+
+    def _body(self, request: Request) -> AbstractAsyncContextManager[bytes]:
+        self._check_token(request)
+        service, limits = self._service, self._service.limits
+        service.access.check_origin(request.headers.get("origin"), request.headers.get("host"))
+        return read_body(
+            request, limit=limits.body_bytes, seconds=limits.body_seconds, budget=service.bodies
+        )
+
+
+def _page(content: bytes) -> Callable[[Request], Awaitable[Response]]:
+    """Return the endpoint of a page."""
+
+    async def page(_request: Request) -> Response:
+        return Response(content, headers=_PAGE_HEADERS, media_type="text/html")
+
+    return page
 
 
 class _Stages:
@@ -93,42 +208,8 @@ def _client_gone(request: Request) -> Callable[[], Awaitable[None]]:
     return wait
 
 
-def _check_token(request: Request, service: Service, *, admin: bool = False) -> None:
-    service.access.check(request.headers.get("authorization"), admin=admin)
-
-
-def _body(request: Request, service: Service) -> AbstractAsyncContextManager[bytes]:
-    _check_token(request, service)
-    service.access.check_origin(request.headers.get("origin"), request.headers.get("host"))
-    limits = service.limits
-    return read_body(
-        request, limit=limits.body_bytes, seconds=limits.body_seconds, budget=service.bodies
-    )
-
-
-def _json(content: bytes, headers: Mapping[str, str] | None = None) -> Response:
-    return Response(content, headers=headers, media_type="application/json")
-
-
-def _add_ranking(app: FastAPI, service: Service) -> None:
-    @app.post("/v1/rank")
-    async def _rank(request: Request) -> Response:
-        stages = _Stages()
-        async with _body(request, service) as body:
-            stages.ms["body"] = stages.elapsed_ms()
-            request_id = request.state.request_id
-            work = partial(_rank_body, service, body, request_id, stages)
-            done = await service.rank_executor.run(work, _client_gone(request))
-        ranking, content = done.value
-        service.metrics.count_ranking(ranking, done.waited_ms)
-        request.state.facts |= {
-            "ranking": ranking.id,
-            "items": len(ranking.items),
-            "model": ranking.model,
-        }
-        if ranking.degraded:
-            request.state.facts["degraded"] = ranking.degraded
-        return _json(content, stages.header(queue=done.waited_ms, **ranking.stages_ms))
+def _json(content: bytes, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(content, status, headers, media_type="application/json")
 
 
 def _rank_body(
@@ -142,17 +223,6 @@ def _rank_body(
     return ranking, content
 
 
-def _add_events(app: FastAPI, service: Service) -> None:
-    @app.post("/v1/events")
-    async def _events(request: Request) -> Response:
-        stages = _Stages()
-        async with _body(request, service) as body:
-            stages.ms["body"] = stages.elapsed_ms()
-            work = partial(_store_body, service, body, request.state.facts, stages)
-            done = await service.store_executor.run(work, _client_gone(request))
-        return _json(done.value, stages.header(queue=done.waited_ms))
-
-
 def _store_body(service: Service, body: bytes, facts: dict[str, Any], stages: _Stages) -> bytes:
     with stages.measure("decode"):
         parsed = read_events(body, service.models.checks(), service.limits)
@@ -161,7 +231,7 @@ def _store_body(service: Service, body: bytes, facts: dict[str, Any], stages: _S
     _count_events(service, parsed, is_new)
     accepted = sum(is_new)
     facts |= {"accepted": accepted, "rejected": len(parsed.rejected)}
-    content = {
+    content: EventsResponse = {
         "accepted": accepted,
         "duplicate": len(is_new) - accepted,
         "rejected": parsed.rejected,
@@ -192,19 +262,6 @@ def _count_events(service: Service, parsed: ParsedEvents, is_new: Sequence[bool]
     service.metrics.count_unusable(parsed.unusable)
 
 
-def _add_models(app: FastAPI, service: Service) -> None:
-    @app.get("/v1/models")
-    async def _models(request: Request) -> Response:
-        _check_token(request, service)
-        return _json(msgspec.json.encode({"models": service.models.descriptions()}))
-
-    @app.post("/v1/models/{name}/versions/{version}:load")
-    async def _load(request: Request, name: str, version: str) -> Response:
-        _check_token(request, service, admin=True)
-        done = await service.admin_executor.run(partial(_load_version, service, name, version))
-        return _json(done.value)
-
-
 def _load_version(service: Service, name: str, version: str) -> bytes:
     try:
         description = service.models.load(name, version)
@@ -221,83 +278,13 @@ def _load_version(service: Service, name: str, version: str) -> bytes:
     return msgspec.json.encode(description)
 
 
-def _add_health(app: FastAPI, service: Service) -> None:
-    @app.get("/healthz")
-    async def _healthz() -> Response:
-        return JSONResponse({"status": "alive"})
-
-    @app.get("/readyz")
-    async def _readyz() -> Response:
-        try:
-            problem = (await service.probe_executor.run(service.ping_store)).value
-        except ApiError as error:  # the store is slow
-            problem = error.message
-        checks = {
-            "models": len(service.models.descriptions()) > 0,
-            "warm": True,
-            "store": problem is None,
-        }
-        ready = all(checks.values())
-        content = {"ready": ready, "checks": checks, "problem": problem}
-        return JSONResponse(content, 200 if ready else 503, {} if ready else {"Retry-After": "1"})
-
-    @app.get("/metrics")
-    async def _metrics() -> Response:
-        return Response(
-            service.metrics.page(), media_type="text/plain; version=0.0.4; charset=utf-8"
-        )
-
-    @app.get("/openapi.json")
-    async def _openapi() -> Response:
-        return _json(openapi_json(service.limits, list(service.models.checks().values())))
-
-
-def _add_pages(app: FastAPI, service: Service) -> None:
-    """Add ``/``, ``/docs`` and the two routes that the playground calls."""
-    playground, docs = (
-        files("hemix.serving.http").joinpath("pages", name).read_bytes()
-        for name in ("playground.html", "docs.html")
-    )
-
-    @app.get("/")
-    async def _playground() -> Response:
-        return Response(playground, headers=_PAGE_HEADERS, media_type="text/html")
-
-    @app.get("/docs")
-    async def _docs() -> Response:
-        return Response(docs, headers=_PAGE_HEADERS, media_type="text/html")
-
-    @app.get("/v1/playground")
-    async def _suggestions(request: Request) -> Response:
-        _check_token(request, service)
-        model = request.query_params.get("model")
-        done = await service.store_executor.run(partial(_suggest, service, model))
-        return _json(done.value)
-
-    @app.get("/v1/users/{user:path}/history")  # an id may contain a slash
-    async def _history(request: Request, user: str) -> Response:
-        _check_token(request, service)
-        model = request.query_params.get("model")
-        done = await service.store_executor.run(partial(_user_history, service, model, user))
-        return _json(done.value)
-
-
-def _unknown_model(model: str | None) -> ApiError:
-    message = f"no model {model!r}; GET /v1/models lists them"
-    return ApiError(404, "unknown_model", message, field="model")
-
-
 def _suggest(service: Service, name: str | None) -> bytes:
-    with service.models.lease(name) as model:
-        if model is None:
-            raise _unknown_model(name)
+    with lease_model(service.models, name) as model:
         return msgspec.json.encode(suggestions(model))
 
 
 def _user_history(service: Service, name: str | None, user: str) -> bytes:
-    with service.models.lease(name) as model:
-        if model is None:
-            raise _unknown_model(name)
+    with lease_model(service.models, name) as model:
         schema = model.engine.schema
     try:
         return msgspec.json.encode(user_history(service.store, schema, user))

@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypedDict
 
 import msgspec
 
@@ -29,7 +29,7 @@ from hemix.serving.http.messages import (
 from hemix.serving.http.service import RequestLimits
 from hemix.serving.types import Event
 
-__all__ = ["ParsedEvents", "read_events"]
+__all__ = ["EventsResponse", "ParsedEvents", "read_events"]
 
 _ALL_DECODER = msgspec.json.Decoder(list[EventMessage])
 _RAW_DECODER = msgspec.json.Decoder(list[msgspec.Raw])
@@ -44,12 +44,30 @@ _REQUIRED = {
 }
 
 
+class RejectedEvent(TypedDict):
+    """An event that was not stored, by its index in the body."""
+
+    index: int
+    code: str
+    message: str
+    field: str | None
+
+
+class EventsResponse(TypedDict):
+    """How many events of a body were new and known, and those that were rejected."""
+
+    accepted: int
+    duplicate: int
+    rejected: list[RejectedEvent]
+    took_ms: float
+
+
 @dataclass
 class ParsedEvents:
     """The valid events of a body, and the rejected ones."""
 
     events: list[Event] = field(default_factory=list)
-    rejected: list[dict[str, Any]] = field(default_factory=list)
+    rejected: list[RejectedEvent] = field(default_factory=list)
     unusable: Counter[str] = field(default_factory=Counter)
     """By model: values that it cannot read and another model can."""
 
@@ -104,7 +122,7 @@ def read_events(
             parsed.events.append(event)
         except _EventError as error:
             parsed.reject(index, error.code, error.message, error.field)
-    parsed.rejected.sort(key=lambda rejected: int(rejected["index"]))
+    parsed.rejected.sort(key=lambda rejected: rejected["index"])
     return parsed
 
 

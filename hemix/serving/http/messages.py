@@ -1,6 +1,6 @@
-"""JSON messages of the API: request bodies as types, their decoding, and errors.
+"""JSON messages of the API: bodies as types, the decoding of requests, and errors.
 
-OpenAPI describes the bodies by these types. The schema's columns are validated separately.
+OpenAPI describes the messages by their types. The schema's columns are validated separately.
 """
 
 from __future__ import annotations
@@ -9,26 +9,30 @@ import codecs
 import math
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypedDict, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
 
 from hemix.data.clock import EARLIEST_MS, LATEST_MS
 from hemix.errors import HemixError, RequestError
+from hemix.serving.loaded_models import ModelDescription
 
 __all__ = [
     "MAX_EVENTS",
     "MAX_FIELDS_BYTES",
+    "AliveResponse",
     "ApiError",
+    "ErrorResponse",
     "EventMessage",
     "HistoryMessage",
     "ItemMessage",
+    "ModelsResponse",
     "PastEvent",
     "RankMessage",
+    "ReadyResponse",
     "check_size",
     "decode",
-    "error_body",
     "fields_problem",
     "strip_bom",
     "validation_error",
@@ -62,6 +66,41 @@ Fields = Annotated[
     ),
 ]
 Action = Annotated[str, Meta(max_length=256)]
+
+
+class ErrorDetails(TypedDict):
+    """What was wrong with a request."""
+
+    code: str
+    message: str
+    field: str | None
+    request_id: str
+
+
+class ErrorResponse(TypedDict):
+    """The answer to a request that failed."""
+
+    error: ErrorDetails
+
+
+class ModelsResponse(TypedDict):
+    """The models in service."""
+
+    models: list[ModelDescription]
+
+
+class AliveResponse(TypedDict):
+    """The server runs."""
+
+    status: Literal["alive"]
+
+
+class ReadyResponse(TypedDict):
+    """Whether the server can rank, with its checks by name."""
+
+    ready: bool
+    checks: dict[str, bool]
+    problem: str | None
 
 
 class ApiError(HemixError):
@@ -130,18 +169,15 @@ class ApiError(HemixError):
             headers["Connection"] = "close"
         return headers
 
-
-def error_body(code: str, message: str, field: str | None, request_id: str) -> bytes:
-    """Return the JSON of an error.
-
-    Args:
-        code: The error's code.
-        message: One sentence for a person.
-        field: Path of the invalid field, or None.
-        request_id: Id of the request.
-    """
-    error = {"code": code, "message": message, "field": field, "request_id": request_id}
-    return msgspec.json.encode({"error": error})
+    def body(self, request_id: str) -> bytes:
+        """Return the JSON of the response to the request with this id."""
+        details: ErrorDetails = {
+            "code": self.code,
+            "message": self.message,
+            "field": self.field,
+            "request_id": request_id,
+        }
+        return msgspec.json.encode(ErrorResponse(error=details))
 
 
 class EventMessage(Struct, rename={"kind": "event", "action": "type"}):

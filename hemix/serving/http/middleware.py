@@ -11,13 +11,15 @@ import uuid
 from collections.abc import MutableMapping
 from typing import Any
 
+from starlette.applications import Starlette
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from hemix.serving.http.messages import ApiError, error_body
+from hemix.serving.http.messages import ApiError
 from hemix.serving.http.service import ClientGone
 from hemix.serving.idle_maintenance import IdleMaintenance
 from hemix.serving.json_logging import log_record
@@ -39,17 +41,20 @@ class RequestMiddleware:
     """
 
     def __init__(
-        self, app: ASGIApp, metrics: Metrics, max_requests: int, idle: IdleMaintenance
+        self, app: Starlette, metrics: Metrics, max_requests: int, idle: IdleMaintenance
     ) -> None:
         """Wrap an application.
 
         Args:
-            app: The application.
+            app: The application, with its routes.
             metrics: Counts requests.
             max_requests: Maximum requests in work.
             idle: Counts requests in work.
         """
         self._app = app
+        self._paths: dict[Any, str] = {
+            route.endpoint: route.path for route in app.routes if isinstance(route, Route)
+        }
         self._metrics = metrics
         self._max_requests = max_requests
         self._idle = idle
@@ -105,7 +110,7 @@ class RequestMiddleware:
         await response(scope, receive, send)
 
     def _record(self, scope: Scope, method: str, status: int, took_ms: float) -> None:
-        route = getattr(scope.get("route"), "path", "unknown")
+        route = self._paths.get(scope.get("endpoint"), "unknown")
         self._metrics.requests.labels(route, str(status)).inc()
         self._metrics.seconds.labels(route).observe(took_ms / 1000)
         facts = scope["state"]["facts"]
@@ -138,8 +143,12 @@ async def _handle_api_error(request: Request, error: ApiError) -> Response:
     request.state.facts |= {"code": error.code}
     if error.field:
         request.state.facts |= {"field": error.field[:200]}
-    body = error_body(error.code, error.message, error.field, request.state.request_id)
-    return Response(body, error.http_status, error.headers(), media_type="application/json")
+    return Response(
+        error.body(request.state.request_id),
+        error.http_status,
+        error.headers(),
+        media_type="application/json",
+    )
 
 
 async def _handle_http_exception(request: Request, error: HTTPException) -> Response:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 import msgspec
+from msgspec import Meta
 
 from hemix.errors import DataError, RequestError
-from hemix.serving.field_validation import FieldValidator
+from hemix.serving.field_validation import FieldValidator, check_history
 from hemix.serving.http.messages import (
     MAX_FIELDS_BYTES,
     ApiError,
@@ -23,12 +25,53 @@ from hemix.serving.http.messages import (
     strip_bom,
 )
 from hemix.serving.http.service import RequestLimits
-from hemix.serving.loaded_models import LoadedModels
-from hemix.serving.types import Candidate, Event, HistoryOverride, RankedItem, Ranking, RankRequest
+from hemix.serving.loaded_models import LoadedModel, LoadedModels
+from hemix.serving.types import (
+    Candidate,
+    Event,
+    HistoryOverride,
+    RankedItem,
+    Ranking,
+    RankRequest,
+    Status,
+)
 
-__all__ = ["encode_ranking", "rank", "read_request"]
+__all__ = ["RankResponse", "encode_ranking", "lease_model", "rank", "read_request"]
 
 _DECODER = msgspec.json.Decoder(RankMessage)
+
+
+class AttributionResponse(TypedDict):
+    """A past event, with the fraction of the attention that it received."""
+
+    item: str
+    weight: float
+    age_seconds: float | None
+    type: str | None
+
+
+class ItemResponse(TypedDict):
+    """A ranked item; ``because`` is there with ``explain``."""
+
+    id: str
+    score: Annotated[float | None, Meta(description="null without a score")]
+    outputs: Mapping[str, float]
+    status: Status
+    because: NotRequired[list[AttributionResponse]]
+
+
+class RankResponse(TypedDict):
+    """The items of a request by descending score."""
+
+    id: str
+    model: str
+    version: str
+    took_ms: float
+    degraded: Annotated[
+        tuple[str, ...], Meta(description="Inputs that it lacked: history, features, early_history")
+    ]
+    user_status: Literal["OK", "UNKNOWN_USER"]
+    items: list[ItemResponse]
 
 
 def read_request(body: bytes, limits: RequestLimits) -> RankMessage:
@@ -71,6 +114,24 @@ def _all_fields(message: RankMessage) -> Iterator[tuple[str, Mapping[str, Any]]]
         yield f"history.realtime[{i}].fields", event.fields
 
 
+@contextmanager
+def lease_model(models: LoadedModels, name: str | None) -> Iterator[LoadedModel]:
+    """Use a model, which stays open until the block ends.
+
+    Args:
+        models: Models of the server.
+        name: Name of the model; None: the first one.
+
+    Raises:
+        ApiError: 404 for an unknown name.
+    """
+    with models.lease(name) as model:
+        if model is None:
+            message = f"no model {name!r}; GET /v1/models lists them"
+            raise ApiError(404, "unknown_model", message, field="model")
+        yield model
+
+
 def rank(
     message: RankMessage, models: LoadedModels, limits: RequestLimits, request_id: str
 ) -> Ranking:
@@ -85,18 +146,12 @@ def rank(
     Raises:
         ApiError: 404 for an unknown model, 422 for invalid values.
     """
-    with models.lease(message.model) as model:
-        if model is None:
-            raise ApiError(
-                404,
-                "unknown_model",
-                f"no model {message.model!r}; GET /v1/models lists them",
-                field="model",
-            )
+    with lease_model(models, message.model) as model:
         request = _to_request(message, request_id)
-        _check_fields(request, model.checks)
         check = partial(_check_known, message=message) if limits.strict else None
         try:
+            check_history(request)
+            _check_fields(request, model.checks)
             [ranking] = model.engine.rank([request], check)
         except RequestError as error:
             raise ApiError.from_error(error, field=error.field) from error
@@ -108,48 +163,26 @@ def rank(
 def _to_request(message: RankMessage, request_id: str) -> RankRequest:
     # one ms later, so that events accepted in this very millisecond are seen
     now_ms = int(time.time() * 1000) + 1
-    time_ms = message.timestamp if message.timestamp is not None else now_ms
     return RankRequest(
         id=message.id or request_id,
         user=message.user,
-        time_ms=time_ms,
+        time_ms=message.timestamp if message.timestamp is not None else now_ms,
         items=tuple(Candidate(item.id, item.fields) for item in message.items),
         context=message.context,
         explain=message.explain,
-        history=_to_override(message, time_ms),
+        history=None if message.history is None else _to_override(message.history, message.user),
     )
 
 
-def _to_override(message: RankMessage, time_ms: int) -> HistoryOverride | None:
-    history = message.history
-    if history is None:
-        return None
-    global_ = _to_events("history.global", history.global_, message.user, time_ms)
-    realtime = _to_events("history.realtime", history.realtime, message.user, time_ms)
-    if global_ and realtime and global_[-1].time_ms > realtime[0].time_ms:
-        raise ApiError(
-            422,
-            "invalid",
-            "is earlier than the end of the global history",
-            field="history.realtime[0].timestamp",
-        )
-    return HistoryOverride(global_=global_, realtime=realtime)
+def _to_override(history: HistoryMessage, user: str) -> HistoryOverride:
+    return HistoryOverride(
+        global_=_to_events("history.global", history.global_, user),
+        realtime=_to_events("history.realtime", history.realtime, user),
+    )
 
 
-def _to_events(path: str, messages: list[PastEvent], user: str, time_ms: int) -> tuple[Event, ...]:
-    """Convert one history; refuse events out of order or not before the request."""
-    previous = 0
-    for i, event in enumerate(messages):
-        if not previous <= event.timestamp < time_ms:
-            late = event.timestamp >= time_ms
-            expected = "before the request" if late else "not before the previous event"
-            raise ApiError(
-                422,
-                "invalid",
-                f"expected a time {expected}, found {event.timestamp}",
-                field=f"{path}[{i}].timestamp",
-            )
-        previous = event.timestamp
+def _to_events(path: str, messages: list[PastEvent], user: str) -> tuple[Event, ...]:
+    """Convert one history; the id of an event is its path in the request."""
     return tuple(
         Event(
             id=f"{path}[{i}]",
@@ -178,7 +211,7 @@ def _check(path: str, level: str, fields: Mapping[str, Any], checks: FieldValida
     problem = checks.problem(level, fields)
     if problem is not None:
         column, message = problem
-        raise ApiError(422, "invalid", message, field=f"{path}.{column}")
+        raise RequestError(f"{path}.{column}", message)
 
 
 def _check_known(ranking: Ranking, message: RankMessage) -> None:
@@ -202,21 +235,20 @@ def encode_ranking(ranking: Ranking, *, explain: bool) -> bytes:
         ranking: The ranking.
         explain: Whether to include attributions.
     """
-    return msgspec.json.encode(
-        {
-            "id": ranking.id,
-            "model": ranking.model,
-            "version": ranking.version,
-            "took_ms": round(ranking.took_ms, 3),
-            "degraded": ranking.degraded,
-            "user_status": "OK" if ranking.user_known else "UNKNOWN_USER",
-            "items": [_item_content(item, explain) for item in ranking.items],
-        }
-    )
+    content: RankResponse = {
+        "id": ranking.id,
+        "model": ranking.model,
+        "version": ranking.version,
+        "took_ms": round(ranking.took_ms, 3),
+        "degraded": ranking.degraded,
+        "user_status": "OK" if ranking.user_known else "UNKNOWN_USER",
+        "items": [_item_content(item, explain) for item in ranking.items],
+    }
+    return msgspec.json.encode(content)
 
 
-def _item_content(item: RankedItem, explain: bool) -> dict[str, Any]:
-    content: dict[str, Any] = {
+def _item_content(item: RankedItem, explain: bool) -> ItemResponse:
+    content: ItemResponse = {
         "id": item.id,
         "score": item.score,
         "outputs": item.outputs,

@@ -141,5 +141,4 @@ def _read_schema(path: Path) -> pa.Schema:
 
 
 def _unreadable(path: Path, error: Exception) -> DataError:
-    problem = " ".join(str(error).split())
-    return DataError(f"{path}: cannot be read: {problem}", code="unreadable_file", field=str(path))
+    return DataError(f"{path}: cannot be read: {error}", code="unreadable_file", field=str(path))

@@ -228,18 +228,14 @@ class RedisStore:
         except redis.ConnectionError as error:
             refused = isinstance(error, redis.AuthenticationError)
             raise StoreError(
-                f"{self._name}: cannot be reached: {_one_line(error)}",
+                f"{self._name}: cannot be reached: {error}",
                 code="store_unauthorized" if refused else None,
             ) from error
         except redis.RedisError as error:
             full = isinstance(error, redis.OutOfMemoryError)
             raise StoreError(
-                f"{self._name}: {_one_line(error)}", code="store_full" if full else None
+                f"{self._name}: {error}", code="store_full" if full else None
             ) from error
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
 
 
 def _history_entry(event: Event) -> str:

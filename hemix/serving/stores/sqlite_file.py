@@ -143,7 +143,7 @@ def _check_pages(connection: sqlite3.Connection, path: Path) -> None:
     (result,) = connection.execute("PRAGMA quick_check(1)").fetchone()
     if result != "ok":
         raise StoreError(
-            f"{path}: damaged: {' '.join(str(result).split())}",
+            f"{path}: damaged: {result}",
             code="store_damaged",
             field=str(path),
         )

@@ -26,6 +26,7 @@ from tests.lab.studies.in_process import (
     trials_in_process,
 )
 from tests.planted import SCHEMA, write_logs
+from tests.refusals import raises
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +140,7 @@ def test_valid_study_does_not_read_the_test_split(origins: list[Path], tmp_path:
     assert [
         p for p in out.rglob("*") if p.name in ("test.npy", "test.json", "test_accesses.jsonl")
     ] == []
-    with pytest.raises(DataError, match=r"test.*missing"):
+    with raises(DataError, data / "test", code="missing_file"):
         compare(
             [data],
             out,
@@ -216,7 +217,7 @@ def test_failed_trial_is_reported_and_the_others_continue(
             CompareConfig(models={"broken": broken, "one": HEMIX}, seeds=1, search=None),
         )
     assert started == [content["failed"][0]["trial"]]
-    with trials_in_process(), pytest.raises(RunError, match="no trial finished"):
+    with trials_in_process(), raises(RunError, code="no_finished_trial"):
         compare(
             origins[:1],
             tmp_path / "out",
@@ -289,16 +290,20 @@ def test_schemas_that_differ_beyond_the_split_are_rejected(
         schema=SCHEMA.replace("realtime_length: 5", "realtime_length: 6"),
     )
     api.prepare(tmp_path / "logs", tmp_path / "other")
-    with pytest.raises(
+    with raises(
         DataError,
-        match=r"only in the split, but differ in history.realtime_length: 5 against 6",
+        "history.realtime_length",
+        5,
+        6,
+        code="other_schema",
+        field=tmp_path / "other",
     ):
         compare(
             [origins[0], tmp_path / "other"],
             tmp_path / "out",
             CompareConfig(models=TWO_MODELS, search=None),
         )
-    with pytest.raises(DataError, match="the same dataset twice"):
+    with raises(DataError, origins[0], code="repeated_argument", field="--data"):
         compare(
             [origins[0], origins[0]],
             tmp_path / "out",
@@ -311,18 +316,18 @@ def test_invalid_arguments_are_rejected_before_anything_is_written(
     origins: list[Path], tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    with pytest.raises(SettingsError, match=r"unknown model 'hemx'; known: .*hemix"):
+    with raises(SettingsError, "'hemx'", "hemix", code="unknown_model", field="model.name"):
         compare(origins, out, CompareConfig(models=["hemx"]))
-    with pytest.raises(UsageError, match="a model is named twice"):
+    with raises(UsageError, "hemix", code="repeated_argument", field="--models"):
         compare(origins, out, CompareConfig(models=["hemix", "hemix"]))
-    with pytest.raises(UsageError, match="--primary one:three: expected two of one, two as a:b"):
+    with raises(UsageError, "one:three", "one, two", field="--primary"):
         compare(origins, out, CompareConfig(models=TWO_MODELS, primary=["one:three"]))
-    with pytest.raises(DataError, match="nowhere: not a dataset folder"):
+    with raises(DataError, code="missing_dataset", field=tmp_path / "nowhere"):
         compare([tmp_path / "nowhere"], out, CompareConfig(models=TWO_MODELS))
     assert not out.exists()
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").write_text("dear")
-    with pytest.raises(UsageError, match="exists already and is not a study's folder"):
+    with raises(UsageError, tmp_path / "mine", code="out_exists", field="--out"):
         compare(origins, tmp_path / "mine", CompareConfig(models=TWO_MODELS))
 
 
@@ -330,7 +335,7 @@ def test_damaged_dataset_is_rejected(origins: list[Path], tmp_path: Path) -> Non
     shutil.copytree(origins[0], tmp_path / "data")
     file = next((tmp_path / "data" / "valid").rglob("labels.npy"))
     file.write_bytes(file.read_bytes()[:-1] + b"\x07")
-    with pytest.raises(DataError, match=r"labels.npy: damaged"):
+    with raises(DataError, code="damaged_file", field=file):
         compare([tmp_path / "data"], tmp_path / "out", CompareConfig(models=TWO_MODELS))
 
 

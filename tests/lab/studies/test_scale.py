@@ -16,6 +16,7 @@ from hemix.lab.studies.datasets import open_datasets
 from hemix.lab.studies.scale import SIZES, ScaleConfig, lengths_for, scale
 from hemix.models import count_parameters
 from tests.lab.studies.in_process import trials_in_process
+from tests.refusals import raises
 
 FAST = {"train.batch_size": 512, "train.warmup_steps": 1}
 
@@ -100,9 +101,9 @@ def test_scaling_study_fits_every_axis(planted_data: Path, tmp_path: Path) -> No
 
 
 def test_invalid_sizes_and_lengths_are_usage_errors(planted_data: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="--sizes width_7: expected some of width_8, "):
+    with raises(UsageError, "width_7", "width_8, ", field="--sizes"):
         scale(planted_data, tmp_path / "out", ScaleConfig(sizes=["width_7"]))
-    with pytest.raises(UsageError, match=r"--lengths \[0\]: expected numbers of 1 or more"):
+    with raises(UsageError, "[0]", 1, field="--lengths"):
         scale(planted_data, tmp_path / "out", ScaleConfig(lengths=[0]))
-    with pytest.raises(UsageError, match="--sizes, --lengths: expected two or more"):
+    with raises(UsageError, "--lengths", 1, field="--sizes"):
         scale(planted_data, tmp_path / "out", ScaleConfig(sizes=["width_8"], lengths=[]))

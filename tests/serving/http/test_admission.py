@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from hemix.errors import UsageError
-from hemix.serving.http.admission import Access, check_host, read_token
+from hemix.serving.http.admission import Access, check_host
 from hemix.serving.http.messages import ApiError
+from hemix.serving.token_file import read_token
 from tests.refusals import raises
 from tests.serving.http.process import Server, fake_server
 
