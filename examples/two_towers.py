@@ -50,7 +50,7 @@ class TwoTowers(Ranker):
 
         Args:
             state: User vectors [R, h].
-            inputs: Inputs with the level ``request``.
+            inputs: Inputs with the stage ``request``.
         """
         return state.index_select(0, inputs.batch.user_index)
 
@@ -59,7 +59,7 @@ class TwoTowers(Ranker):
 
         Args:
             state: The requests' user vectors [Q, h].
-            inputs: Inputs with the level ``candidate``.
+            inputs: Inputs with the stage ``candidate``.
         """
         assert inputs.item_IW is not None
         batch = inputs.batch

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -187,8 +187,7 @@ def predict(
     split: SplitName = "test",
     position: ScoredPosition = "serving",
     on_progress: Progress = ignore_progress,
-    on_without_score: Callable[[int], None] = lambda _rows: None,
-) -> int:
+) -> dict[str, int]:
     """Score every impression of a split into a new Parquet file.
 
     Args:
@@ -198,11 +197,10 @@ def predict(
         split: Name of the split.
         position: ``serving`` gives the scores of a server, ``logged`` those at the logged position.
         on_progress: Called with the activity and its completed fraction.
-        on_without_score: Called with the number of rows without a score, unless it is 0: a column
-            of the expression is missing there, or its value is not finite.
 
     Returns:
-        The number of rows.
+        The number of ``rows``, and how many of them are ``without_score``: a column of the
+        expression is missing there, or its value is not finite.
 
     Raises:
         RunError: The run cannot be used, or the dataset has another schema.
@@ -221,10 +219,7 @@ def predict(
         position=position,
         on_progress=lambda done: on_progress("predict", done / total),
     )
-    counts = write_predictions(tables, out)
-    if counts["without_score"]:
-        on_without_score(counts["without_score"])
-    return counts["rows"]
+    return write_predictions(tables, out)
 
 
 def export(

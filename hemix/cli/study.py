@@ -65,7 +65,8 @@ class CompareFlags:
     primary: Annotated[
         list[str] | None,
         typer.Option(
-            help="Pair a:b of models whose p-value is not adjusted; may be repeated.",
+            help="Pair a:b of models, chosen beforehand; the p-values of all others are adjusted "
+            "for their number (Holm). May be repeated.",
             show_default="hemix:lightgbm",
         ),
     ] = None

@@ -164,25 +164,22 @@ def predict(flags: PredictFlags) -> None:
     """Score every impression of a split into a Parquet file."""
     from hemix.display import Display
 
-    without_score = list[int]()
     with Display(console()) as display:
-        rows = api.predict(
+        counts = api.predict(
             flags.run,
             flags.data,
             flags.out,
             split=flags.split,
             position=flags.position,
             on_progress=display.progress,
-            on_without_score=without_score.append,
         )
-    if without_score:
+    if counts["without_score"]:
         console().print(
-            f"{flags.out}: score is null in {sum(without_score):,} rows: a column of score is "
+            f"{flags.out}: score is null in {counts['without_score']:,} rows: a column of score is "
             "missing there, or its value is not finite"
         )
-    content = {"rows": rows, "without_score": sum(without_score), "out": str(flags.out)}
-    text = f"{flags.out}: {rows:,} scored impressions of {flags.split}"
-    print_result(content, flags.json_, text)
+    text = f"{flags.out}: {counts['rows']:,} scored impressions of {flags.split}"
+    print_result({**counts, "out": str(flags.out)}, flags.json_, text)
 
 
 @dataclass(frozen=True, kw_only=True)

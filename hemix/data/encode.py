@@ -59,7 +59,7 @@ class _FittedFeature:
             context: What computed features read of the rows.
         """
         if self.computed:
-            return self.feature.computed(context)
+            return self.feature.compute(context)
         assert raw is not None, f"{self.name}: no raw column"
         return raw
 

@@ -43,7 +43,7 @@ def learning_columns(schema: Schema, level: str, context: RowContext) -> dict[st
         Raw columns by feature; empty if the level has no such feature.
     """
     return {
-        name: feature.computed(context)
+        name: feature.compute(context)
         for name, feature in level_features(schema, level).items()
         if not feature.columns(name) and feature.state_path(level, name) is not None
     }

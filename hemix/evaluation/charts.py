@@ -29,7 +29,16 @@ from hemix.evaluation.svg import (
     to_svg,
 )
 
-__all__ = ["Curve", "Range", "bars", "calibration", "curves", "forest", "laws", "ranges"]
+__all__ = [
+    "Curve",
+    "Range",
+    "bar_chart",
+    "calibration_chart",
+    "curve_chart",
+    "forest_plot",
+    "interval_chart",
+    "scaling_law_chart",
+]
 
 _STEPS = [1, 2, 2.5, 5, 10]
 """Tick distances, times a power of ten."""
@@ -47,7 +56,7 @@ class Curve:
 
 @dataclass(frozen=True, kw_only=True)
 class Range:
-    """One row of :func:`ranges` or :func:`forest`: a value with its interval and its limits."""
+    """A row of :func:`interval_chart` or :func:`forest_plot`: a value with interval and limits."""
 
     name: str
     value: float
@@ -58,7 +67,9 @@ class Range:
     """The best value possible."""
 
 
-def curves(name: str, alt: str, lines: Sequence[Curve], *, x_label: str, y_label: str) -> Markup:
+def curve_chart(
+    name: str, alt: str, lines: Sequence[Curve], *, x_label: str, y_label: str
+) -> Markup:
     """Lines and points over a common x axis.
 
     Long noisy lines are drawn faint, with their moving mean on top.
@@ -104,7 +115,7 @@ def curves(name: str, alt: str, lines: Sequence[Curve], *, x_label: str, y_label
         return to_svg(figure, name, alt)
 
 
-def ranges(name: str, alt: str, rows: Sequence[Range], *, x_label: str) -> Markup:
+def interval_chart(name: str, alt: str, rows: Sequence[Range], *, x_label: str) -> Markup:
     """Floor, value with interval and ceiling along one axis, one line a row.
 
     Args:
@@ -150,7 +161,7 @@ def ranges(name: str, alt: str, rows: Sequence[Range], *, x_label: str) -> Marku
         return to_svg(figure, name, alt)
 
 
-def calibration(name: str, alt: str, points: Sequence[tuple[float, float, float]]) -> Markup:
+def calibration_chart(name: str, alt: str, points: Sequence[tuple[float, float, float]]) -> Markup:
     """Observed rate of bins against their mean prediction, with the diagonal.
 
     Axes are logarithmic where the values span more than a factor of 15.
@@ -210,7 +221,9 @@ def calibration(name: str, alt: str, points: Sequence[tuple[float, float, float]
         return to_svg(figure, name, alt)
 
 
-def bars(name: str, alt: str, rows: Sequence[tuple[str, float, float]], *, x_label: str) -> Markup:
+def bar_chart(
+    name: str, alt: str, rows: Sequence[tuple[str, float, float]], *, x_label: str
+) -> Markup:
     """Horizontal bars with their deviations.
 
     Args:
@@ -237,7 +250,7 @@ def bars(name: str, alt: str, rows: Sequence[tuple[str, float, float]], *, x_lab
         return to_svg(figure, name, alt)
 
 
-def forest(name: str, alt: str, rows: Sequence[Range], *, x_label: str) -> Markup:
+def forest_plot(name: str, alt: str, rows: Sequence[Range], *, x_label: str) -> Markup:
     """Forest plot: differences with their intervals and a line at 0.
 
     A difference whose interval holds 0 is hollow.
@@ -268,7 +281,7 @@ def forest(name: str, alt: str, rows: Sequence[Range], *, x_label: str) -> Marku
         return to_svg(figure, name, alt)
 
 
-def laws(
+def scaling_law_chart(
     name: str,
     alt: str,
     points: Sequence[tuple[float, float, float, float]],

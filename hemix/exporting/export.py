@@ -14,11 +14,11 @@ import torch
 from hemix.data.batch import RequestBatch
 from hemix.data.spec import InputSpec
 from hemix.errors import RunError, UsageError
-from hemix.exporting.export_model import check_exportable, dense_form
+from hemix.exporting.export_model import check_exportable, padded_form
 from hemix.exporting.feed import by_candidate, request_feed, user_feed
-from hemix.exporting.graphs import OPSET, Session, onnx_versions, write_graph
-from hemix.exporting.ports import Port, takes_times
+from hemix.exporting.graphs import OPSET, ExportedModel, onnx_versions, write_graph
 from hemix.exporting.random_batch import random_batch
+from hemix.exporting.tensor_specs import TensorSpec, takes_times
 from hemix.files import copy_folder, new_folder, write_json
 from hemix.formats import FORMAT_KEY
 from hemix.models.hemix import HeMix
@@ -159,18 +159,21 @@ def write_graphs(model: HeMix, folder: Path, *, on_progress: Progress = lambda *
     Raises:
         UsageError: The model cannot be exported.
     """
-    user, request = dense_form(model)
+    user, request = padded_form(model)
     batch = random_batch(model.spec, 0, **_TRACING_SIZES)
     inputs = {name: torch.from_numpy(value) for name, value in _feeds(batch, model).items()}
     on_progress("user encoder", 0.0)
-    example = [inputs[port.name] for port in user.inputs]
+    example = [inputs[tensor_spec.name] for tensor_spec in user.inputs]
     write_graph(user, example, folder / USER_FILE)
     on_progress("request scorer", 0.3)
     with torch.no_grad():
         inputs |= {
-            port.name: value for port, value in zip(user.outputs, user(*example), strict=True)
+            tensor_spec.name: value
+            for tensor_spec, value in zip(user.outputs, user(*example), strict=True)
         }
-    write_graph(request, [inputs[port.name] for port in request.inputs], folder / REQUEST_FILE)
+    write_graph(
+        request, [inputs[tensor_spec.name] for tensor_spec in request.inputs], folder / REQUEST_FILE
+    )
 
 
 def difference(
@@ -186,7 +189,7 @@ def difference(
     Returns:
         The largest absolute difference, and how many probabilities were compared.
     """
-    session = Session.load(folder / USER_FILE, folder / REQUEST_FILE)
+    session = ExportedModel.load(folder / USER_FILE, folder / REQUEST_FILE)
     largest, compared = 0.0, 0
     for seed, sizes in enumerate(_CHECK_SIZES):
         on_progress("check", seed / len(_CHECK_SIZES))
@@ -211,12 +214,12 @@ def _feeds(batch: RequestBatch, model: HeMix) -> dict[str, Any]:
 
 def _graphs(model: HeMix) -> dict[str, Any]:
     """File, inputs and outputs of both graphs."""
-    user, request = dense_form(model)
+    user, request = padded_form(model)
     return {
         name: {
             "file": file,
-            "inputs": [_port(port) for port in module.inputs],
-            "outputs": [_port(port) for port in module.outputs],
+            "inputs": [_described(tensor_spec) for tensor_spec in module.inputs],
+            "outputs": [_described(tensor_spec) for tensor_spec in module.outputs],
         }
         for name, file, module in (
             ("user_encoder", USER_FILE, user),
@@ -225,7 +228,7 @@ def _graphs(model: HeMix) -> dict[str, Any]:
     }
 
 
-def _port(port: Port) -> dict[str, Any]:
-    dtype = str(port.dtype).removeprefix("torch.")
-    columns = {"columns": list(port.columns)} if port.columns else {}
-    return {"name": port.name, "dtype": dtype, "shape": list(port.shape), **columns}
+def _described(tensor_spec: TensorSpec) -> dict[str, Any]:
+    dtype = str(tensor_spec.dtype).removeprefix("torch.")
+    columns = {"columns": list(tensor_spec.columns)} if tensor_spec.columns else {}
+    return {"name": tensor_spec.name, "dtype": dtype, "shape": list(tensor_spec.shape), **columns}

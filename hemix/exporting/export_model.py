@@ -2,8 +2,9 @@
 
 The forward is the model's own. Its inputs are padded rectangles instead of ragged rows
 (`hemix.nn.padded`), and each half looks up vectors in its own tables. There are two modules because
-a server calls them at different times: :class:`DenseUser` once per user, :class:`DenseRequest` once
-per request. Both list the name, type and shape of their inputs and outputs.
+a server calls them at different times: :class:`PaddedUserEncoder` once per user,
+:class:`PaddedRequestScorer` once per request. Both list the name, type and shape of their inputs
+and outputs.
 
 Letters: R users, e events a user, I distinct item rows of events, Q requests, K candidates a
 request, N = Q * K. D is the token width, W the width of a level's vectors.
@@ -22,7 +23,14 @@ from hemix.data.batch import RequestBatch
 from hemix.data.columns import Columns
 from hemix.data.spec import MISSING, InputSpec, LevelSpec
 from hemix.errors import UsageError
-from hemix.exporting.ports import PADDING, Port, level_ports, state_ports, takes_times, user_ports
+from hemix.exporting.tensor_specs import (
+    PADDING,
+    TensorSpec,
+    level_tensors,
+    state_tensors,
+    takes_times,
+    user_tensors,
+)
 from hemix.models import Predictor
 from hemix.models.hemix import HeMix, UserState
 from hemix.nn.heads import probabilities
@@ -32,7 +40,7 @@ from hemix.nn.padded import PaddedLayout, flat_events, padded_events
 from hemix.nn.pooled import PooledState
 from hemix.nn.time_encoding import rotary_turns
 
-__all__ = ["DenseRequest", "DenseUser", "check_exportable", "dense_form"]
+__all__ = ["PaddedRequestScorer", "PaddedUserEncoder", "check_exportable", "padded_form"]
 
 _BY_EVENT = ("state_global", "state_columns", "state_time_ms")
 
@@ -41,14 +49,14 @@ def check_exportable(model: Predictor) -> HeMix:
     """Return a model that can be exported. Raises UsageError for any other."""
     if not isinstance(model, HeMix):
         raise UsageError(
-            f"the model {model.config.name!r} cannot be exported: only hemix has a dense form",
+            f"the model {model.config.name!r} cannot be exported: only hemix has a padded form",
             code="not_exportable",
             field="model.name",
         )
     if model.realtime is None or model.global_ is None:
         missing = "use_global" if model.global_ is None else "use_realtime"
         raise UsageError(
-            f"a model with model.{missing}: false cannot be exported: the dense form has both "
+            f"a model with model.{missing}: false cannot be exported: the padded form has both "
             "histories",
             code="not_exportable",
             field=f"model.{missing}",
@@ -66,21 +74,21 @@ def check_exportable(model: Predictor) -> HeMix:
     return model
 
 
-def dense_form(model: Predictor) -> tuple[DenseUser, DenseRequest]:
-    """Return both halves of a model. Raises UsageError for a model that has no dense form."""
+def padded_form(model: Predictor) -> tuple[PaddedUserEncoder, PaddedRequestScorer]:
+    """Return both halves of a model. Raises UsageError for a model that has no padded form."""
     hemix = check_exportable(model)
-    return DenseUser(hemix).eval(), DenseRequest(hemix).eval()
+    return PaddedUserEncoder(hemix).eval(), PaddedRequestScorer(hemix).eval()
 
 
 def _has_columns(level: LevelSpec) -> bool:
     return bool(level.tables or level.jagged_tables or level.numbers)
 
 
-class _Half(nn.Module):
-    """Some of a model's modules, tables of its own levels, ports, and inputs by name."""
+class _GraphModule(nn.Module):
+    """Some of a model's modules, tables of its own levels, and the names of its tensors."""
 
-    inputs: tuple[Port, ...]
-    outputs: tuple[Port, ...]
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
 
     def __init__(self, model: HeMix, tables: Sequence[str], modules: Sequence[str]) -> None:
         """Take what a half needs.
@@ -106,7 +114,10 @@ class _Half(nn.Module):
     def named(self, tensors: Sequence[Tensor]) -> dict[str, Tensor]:
         """Positional inputs by their names."""
         assert len(tensors) == len(self.inputs), "one tensor per input"
-        return {port.name: tensor for port, tensor in zip(self.inputs, tensors, strict=True)}
+        return {
+            tensor_spec.name: tensor
+            for tensor_spec, tensor in zip(self.inputs, tensors, strict=True)
+        }
 
     def _vectors(self, table: str, ids: Tensor) -> Tensor:
         """[...] -> [..., width]"""
@@ -153,7 +164,7 @@ def _level_tables(*levels: LevelSpec) -> list[str]:
     return [table for level in levels for table in (*level.tables, *level.jagged_tables)]
 
 
-class DenseUser(_Half):
+class PaddedUserEncoder(_GraphModule):
     """What depends on users and their events alone: `hemix.models.hemix.UserState`, one history a
     row.
 
@@ -166,7 +177,7 @@ class DenseUser(_Half):
         used = [*_level_tables(spec.user), *event_item_tables, *spec.event.tables]
         super().__init__(model, used, ["tokenizer", "events", "global_", "products"])
         self.event_item_tables = event_item_tables
-        self.inputs, self.outputs = tuple(user_ports(spec)), state_ports(model)
+        self.inputs, self.outputs = tuple(user_tensors(spec)), state_tensors(model)
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """The state, in the order of :attr:`outputs`."""
@@ -185,7 +196,7 @@ class DenseUser(_Half):
         for name, rows in by_event.items():
             if rows is not None:
                 columns[name] = padded_events(rows, users, events)
-        return tuple(columns[port.name] for port in self.outputs)
+        return tuple(columns[tensor_spec.name] for tensor_spec in self.outputs)
 
     def _inputs(self, given: Mapping[str, Tensor]) -> Inputs:
         """The level ``user``: look-ups of every event and of every distinct item row."""
@@ -248,7 +259,7 @@ class DenseUser(_Half):
         return item_IW, given["event_item"].flatten()
 
 
-class DenseRequest(_Half):
+class PaddedRequestScorer(_GraphModule):
     """From the users' state, requests and their candidates to probabilities [Q, K] by name."""
 
     def __init__(self, model: HeMix) -> None:
@@ -264,12 +275,12 @@ class DenseRequest(_Half):
             "heads",
         ]
         super().__init__(model, _level_tables(spec.context, spec.item, spec.cross), used)
-        ports = [
-            *state_ports(model),
-            Port(name="user_index", dtype=torch.int64, shape=("requests",)),
+        tensor_specs = [
+            *state_tensors(model),
+            TensorSpec(name="user_index", dtype=torch.int64, shape=("requests",)),
         ]
-        ports.append(
-            Port(
+        tensor_specs.append(
+            TensorSpec(
                 name="visible",
                 dtype=torch.int64,
                 shape=("requests", 3),
@@ -277,19 +288,26 @@ class DenseRequest(_Half):
             )
         )
         if takes_times(model):
-            ports.append(Port(name="request_time_ms", dtype=torch.int64, shape=("requests",)))
-        ports += level_ports("context", spec.context, ("requests",))
-        ports += [*level_ports("item", spec.item, both), *level_ports("cross", spec.cross, both)]
+            tensor_specs.append(
+                TensorSpec(name="request_time_ms", dtype=torch.int64, shape=("requests",))
+            )
+        tensor_specs += level_tensors("context", spec.context, ("requests",))
+        tensor_specs += [
+            *level_tensors("item", spec.item, both),
+            *level_tensors("cross", spec.cross, both),
+        ]
         if spec.bias_rows:
-            ports.append(Port(name="bias", dtype=torch.int64, shape=both))
-        self.inputs = tuple(ports)
+            tensor_specs.append(TensorSpec(name="bias", dtype=torch.int64, shape=both))
+        self.inputs = tuple(tensor_specs)
         names = [task.name for task in spec.tasks]
         names += [
             f"{task.name}_given_{spec.tasks[task.given].name}"
             for task in spec.tasks
             if task.given is not None
         ]
-        self.outputs = tuple(Port(name=name, dtype=torch.float32, shape=both) for name in names)
+        self.outputs = tuple(
+            TensorSpec(name=name, dtype=torch.float32, shape=both) for name in names
+        )
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """Probabilities [Q, K] in the order of :attr:`outputs`; negative sampling undone."""
@@ -297,7 +315,7 @@ class DenseRequest(_Half):
         inputs, shape = self._inputs(given)
         request = self.model.encode_request(self._state(given), inputs)
         scores = probabilities(self.model.score(request, inputs), self.spec)
-        return tuple(scores[port.name].view(shape) for port in self.outputs)
+        return tuple(scores[tensor_spec.name].view(shape) for tensor_spec in self.outputs)
 
     def _state(self, given: Mapping[str, Tensor]) -> UserState:
         """The users' state, out of what the user's half gave."""
@@ -323,13 +341,15 @@ class DenseRequest(_Half):
         )
 
     def _inputs(self, given: Mapping[str, Tensor]) -> tuple[Inputs, tuple[int, int]]:
-        """(the levels ``request`` and ``candidate``, (Q, K))."""
+        """(the stages ``request`` and ``candidate``, (Q, K))."""
         spec, user_Q = self.spec, given["user_index"]
         item_QKW, cross_QKW = (
             self._level(name, getattr(spec, name), given) for name in ("item", "cross")
         )
         some = next(
-            given[port.name] for port in self.inputs if port.shape[:2] == ("requests", "candidates")
+            given[tensor_spec.name]
+            for tensor_spec in self.inputs
+            if tensor_spec.shape[:2] == ("requests", "candidates")
         )
         Q, K = some.shape[:2]
         row_N = torch.arange(Q * K)

@@ -13,7 +13,7 @@ from hemix.data.batch import RequestBatch
 from hemix.data.columns import Columns
 from hemix.data.jagged import Jagged, offsets_of
 from hemix.data.spec import InputSpec, LevelSpec
-from hemix.exporting.ports import PADDING
+from hemix.exporting.tensor_specs import PADDING
 
 __all__ = ["Feed", "by_candidate", "request_feed", "user_feed"]
 

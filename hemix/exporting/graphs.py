@@ -20,10 +20,10 @@ import torch
 from torch import Tensor
 
 from hemix.errors import MissingExtra
-from hemix.exporting.export_model import DenseRequest, DenseUser
-from hemix.exporting.ports import Port
+from hemix.exporting.export_model import PaddedRequestScorer, PaddedUserEncoder
+from hemix.exporting.tensor_specs import TensorSpec
 
-__all__ = ["OPSET", "Session", "onnx_versions", "write_graph"]
+__all__ = ["OPSET", "ExportedModel", "onnx_versions", "write_graph"]
 
 OPSET = 20
 _PACKAGES = ("onnx", "onnxscript", "onnxruntime")
@@ -45,7 +45,9 @@ def onnx_versions() -> dict[str, str]:
 
 
 @torch.no_grad()
-def write_graph(module: DenseUser | DenseRequest, example: Sequence[Tensor], path: Path) -> None:
+def write_graph(
+    module: PaddedUserEncoder | PaddedRequestScorer, example: Sequence[Tensor], path: Path
+) -> None:
     """Trace a module and write it as an ONNX graph.
 
     Args:
@@ -54,15 +56,15 @@ def write_graph(module: DenseUser | DenseRequest, example: Sequence[Tensor], pat
         path: The file; large weights go to ``path`` + ``.data``.
     """
     dims: dict[str, Any] = {}
-    shapes = tuple(_dynamic_axes(port, dims) for port in module.inputs)
+    shapes = tuple(_dynamic_axes(tensor_spec, dims) for tensor_spec in module.inputs)
     with _silent_exporter():
         program = torch.onnx.export(
             module,
             tuple(example),
             dynamo=True,
             dynamic_shapes=(shapes,),
-            input_names=[port.name for port in module.inputs],
-            output_names=[port.name for port in module.outputs],
+            input_names=[tensor_spec.name for tensor_spec in module.inputs],
+            output_names=[tensor_spec.name for tensor_spec in module.outputs],
             opset_version=OPSET,
             verbose=False,
         )
@@ -73,10 +75,10 @@ def write_graph(module: DenseUser | DenseRequest, example: Sequence[Tensor], pat
     ]:
         value.name = f"value.{value.name}"  # a label may have the name of an operator
         value.shape = None  # has the exporter's names of sizes; every runtime infers its own
-    for value, port in zip(
+    for value, tensor_spec in zip(
         [*graph.inputs, *graph.outputs], [*module.inputs, *module.outputs], strict=True
     ):
-        value.shape = type(value.shape)(port.shape) if value.shape is not None else None
+        value.shape = type(value.shape)(tensor_spec.shape) if value.shape is not None else None
     weight_bytes = sum(
         value.const_value.nbytes
         for value in graph.initializers.values()
@@ -85,11 +87,11 @@ def write_graph(module: DenseUser | DenseRequest, example: Sequence[Tensor], pat
     program.save(path, external_data=weight_bytes > _INLINE_BYTES_MAX)
 
 
-def _dynamic_axes(port: Port, dims: dict[str, Any]) -> dict[int, Any]:
-    """The axes of a port whose size varies; ``dims`` gathers one dimension for every name."""
+def _dynamic_axes(tensor_spec: TensorSpec, dims: dict[str, Any]) -> dict[int, Any]:
+    """The axes of a tensor whose size varies; ``dims`` gathers one dimension for every name."""
     return {
         axis: dims.setdefault(size, torch.export.Dim(f"size_{len(dims)}"))
-        for axis, size in enumerate(port.shape)
+        for axis, size in enumerate(tensor_spec.shape)
         if isinstance(size, str)
     }
 
@@ -109,14 +111,14 @@ def _silent_exporter() -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class Session:
+class ExportedModel:
     """Both graphs in onnxruntime, as a server runs them."""
 
     user: Any
     request: Any
 
     @classmethod
-    def load(cls, user: Path, request: Path) -> Session:
+    def load(cls, user: Path, request: Path) -> ExportedModel:
         """Read both graphs.
 
         Args:

@@ -230,7 +230,7 @@ class FeatureType(SchemaSection):
                 )
         return self.parse(names, values, where)
 
-    def computed(self, context: RowContext) -> RawColumn:
+    def compute(self, context: RowContext) -> RawColumn:
         """Compute the raw column of a feature that reads none."""
         raise NotImplementedError
 
@@ -240,12 +240,12 @@ class FeatureType(SchemaSection):
         """Return the Arrow type of a raw column that is made of JSON values."""
         return pa.float64()
 
-    def json_check(self, position: int) -> JsonCheck:
-        """Return the check of JSON values of the raw column ``columns(name)[position]``."""
+    def json_check(self, column_index: int) -> JsonCheck:
+        """Return the check of JSON values of the raw column ``columns(name)[column_index]``."""
         raise NotImplementedError
 
-    def json_schema(self, position: int) -> dict[str, Any]:
-        """Return the JSON schema of the raw column ``columns(name)[position]``."""
+    def json_schema(self, column_index: int) -> dict[str, Any]:
+        """Return the JSON schema of the raw column ``columns(name)[column_index]``."""
         raise NotImplementedError
 
     def json_value(self, value: Any) -> Any:
@@ -317,7 +317,7 @@ class FeatureType(SchemaSection):
         """Append the columns of :meth:`tensor_columns`.
 
         Args:
-            raw: What :meth:`read` or :meth:`computed` gave.
+            raw: What :meth:`read` or :meth:`compute` gave.
             learned: What was learned for the feature.
             out: Takes the columns. Ids: 0 unknown, 1 missing, known values from 2 on.
         """

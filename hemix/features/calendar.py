@@ -39,7 +39,7 @@ class CalendarField(FeatureType):
         """Return none: it is computed."""
         return ()
 
-    def computed(self, context: RowContext) -> RawColumn:
+    def compute(self, context: RowContext) -> RawColumn:
         """Return int64 [rows], -1 for a timeless event."""
         assert context.time_ms is not None, f"{self.part} needs time_ms"
         return calendar_field(self.part, context.time_ms, context.timezone)

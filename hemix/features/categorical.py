@@ -120,11 +120,11 @@ class Categorical(SingleColumn):
         """Return text, or with ``multi`` lists of text."""
         return pa.list_(pa.string()) if self.multi else pa.string()
 
-    def json_check(self, position: int) -> JsonCheck:
+    def json_check(self, column_index: int) -> JsonCheck:
         """Take strings, numbers and booleans, or with ``multi`` lists of one of these."""
         return _list_problem if self.multi else scalar_problem
 
-    def json_schema(self, position: int) -> dict[str, Any]:
+    def json_schema(self, column_index: int) -> dict[str, Any]:
         """Return the JSON schema of its column."""
         return {"type": ["array", "null"], "items": SCALAR_SCHEMA} if self.multi else SCALAR_SCHEMA
 

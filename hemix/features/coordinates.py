@@ -85,14 +85,14 @@ class Coordinates(FeatureType):
 
     # -- JSON values -------------------------------------------------------------------------------
 
-    def json_check(self, position: int) -> JsonCheck:
-        """Take degrees of latitude (position 0) or longitude (1)."""
-        limit = _MAX_DEGREES[position]
+    def json_check(self, column_index: int) -> JsonCheck:
+        """Take degrees of latitude (column 0) or longitude (1)."""
+        limit = _MAX_DEGREES[column_index]
         return lambda value: degrees_problem(value, limit)
 
-    def json_schema(self, position: int) -> dict[str, Any]:
-        """Return the JSON schema of latitude (position 0) or longitude (1)."""
-        limit = _MAX_DEGREES[position]
+    def json_schema(self, column_index: int) -> dict[str, Any]:
+        """Return the JSON schema of latitude (column 0) or longitude (1)."""
+        limit = _MAX_DEGREES[column_index]
         return {"type": ["number", "null"], "minimum": -limit, "maximum": limit}
 
     # -- learning ----------------------------------------------------------------------------------

@@ -67,7 +67,7 @@ class Distance(FeatureType):
                     f"{key}.between", f"expected a coordinates feature as level.name, got {end!r}"
                 )
 
-    def computed(self, context: RowContext) -> RawColumn:
+    def compute(self, context: RowContext) -> RawColumn:
         """Return float64 [rows] km, NaN where an end is missing."""
         first, second = (context.coordinates.get(end) for end in self.between)
         if first is None or second is None:

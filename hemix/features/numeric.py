@@ -66,11 +66,11 @@ class Numeric(SingleColumn):
 
     # -- JSON values -------------------------------------------------------------------------------
 
-    def json_check(self, position: int) -> JsonCheck:
+    def json_check(self, column_index: int) -> JsonCheck:
         """Take finite numbers."""
         return number_problem
 
-    def json_schema(self, position: int) -> dict[str, Any]:
+    def json_schema(self, column_index: int) -> dict[str, Any]:
         """Return the JSON schema of its column."""
         return {"type": ["number", "null"]}
 

@@ -78,7 +78,7 @@ class Vector(SingleColumn):
         """Return lists of numbers."""
         return pa.list_(pa.float64())
 
-    def json_check(self, position: int) -> JsonCheck:
+    def json_check(self, column_index: int) -> JsonCheck:
         """Take lists of ``size`` finite numbers."""
         return self._problem
 
@@ -87,7 +87,7 @@ class Vector(SingleColumn):
         fits = fits and all(number_problem(number) is None for number in value)
         return None if fits else f"a list of {self.size} numbers up to {MAX_NUMBER:g}"
 
-    def json_schema(self, position: int) -> dict[str, Any]:
+    def json_schema(self, column_index: int) -> dict[str, Any]:
         """Return the JSON schema of its column."""
         items = {"type": "number"}
         size = self.size

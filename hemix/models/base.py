@@ -21,10 +21,10 @@ from hemix.config import Count, Fraction, Rate, Section
 from hemix.data.batch import RequestBatch
 from hemix.data.spec import InputSpec
 from hemix.nn import heads
-from hemix.nn.embedding import Tables
+from hemix.nn.embedding import EmbeddingTables
 from hemix.nn.heads import Heads
 from hemix.nn.init import WeightInit
-from hemix.nn.inputs import LEVELS, Inputs, embed
+from hemix.nn.inputs import STAGES, Inputs, embed
 from hemix.nn.states import extend_state, join_states
 from hemix.validation import InvalidKey
 
@@ -124,7 +124,7 @@ class Ranker(nn.Module, ABC):
 
     config: NeuralConfig
     heads: Heads
-    tables: Tables
+    tables: EmbeddingTables
 
     def __init__(self, spec: InputSpec, config: NeuralConfig) -> None:
         """Lay out the tables.
@@ -136,22 +136,22 @@ class Ranker(nn.Module, ABC):
         super().__init__()
         self.spec = spec
         self.config = config
-        self.tables = Tables(spec.tables, config.embedding_size)
+        self.tables = EmbeddingTables(spec.tables, config.embedding_size)
 
     # -- the steps ------------------------------------------------------------------------------
 
-    def embed(self, batch: RequestBatch, levels: Sequence[str] = LEVELS) -> Inputs:
+    def embed(self, batch: RequestBatch, stages: Sequence[str] = STAGES) -> Inputs:
         """Look up the vectors of some levels.
 
         Args:
             batch: The batch.
-            levels: Which of ``user``, ``request`` and ``candidate``.
+            stages: Which of ``user``, ``request`` and ``candidate``.
         """
-        return embed(self.tables, self.spec, batch, levels)
+        return embed(self.tables, self.spec, batch, stages)
 
     @abstractmethod
     def encode_user(self, inputs: Inputs) -> Any:
-        """Return what depends on the users and their events alone. Needs the level ``user``."""
+        """Return what depends on the users and their events alone. Needs the stage ``user``."""
 
     @abstractmethod
     def encode_request(self, state: Any, inputs: Inputs) -> Any:
@@ -159,7 +159,7 @@ class Ranker(nn.Module, ABC):
 
         Args:
             state: The user state, from :meth:`encode_user`.
-            inputs: Inputs with the level ``request``.
+            inputs: Inputs with the stage ``request``.
         """
 
     @abstractmethod
@@ -168,7 +168,7 @@ class Ranker(nn.Module, ABC):
 
         Args:
             state: The request state, from :meth:`encode_request`.
-            inputs: Inputs with the level ``candidate``.
+            inputs: Inputs with the stage ``candidate``.
         """
 
     def forward(self, batch: RequestBatch) -> Tensor:

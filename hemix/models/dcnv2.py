@@ -20,7 +20,7 @@ from hemix.data.spec import InputSpec
 from hemix.models.base import SizedConfig
 from hemix.models.pooled import PooledRanker
 from hemix.models.registry import register_model
-from hemix.nn.deep import Perceptron, hidden_width
+from hemix.nn.deep import MLP, hidden_width
 
 __all__ = ["DCNv2", "DCNv2Config", "cross"]
 
@@ -54,7 +54,7 @@ class DCNv2(PooledRanker):
         width = self.fields.count * config.embedding_size + self.fields.numbers_count
         wide = hidden_width(config.token_width)
         self.crosses = nn.ModuleList(nn.Linear(width, width) for _ in range(config.layers))
-        self.deep = Perceptron([width] + [wide] * config.layers, config.dropout)
+        self.deep = MLP([width] + [wide] * config.layers, config.dropout)
         self.heads = self.make_heads(wide)
 
     def interact(self, fields_NFd: Tensor, numbers_Nm: Tensor) -> Tensor:

@@ -208,7 +208,7 @@ class DIN(Ranker):
 
         Args:
             state: The user state.
-            inputs: Inputs with the level ``request``.
+            inputs: Inputs with the stage ``request``.
         """
         ranges = HistoryRanges.of(inputs.batch, "both").newest(self.config.history_events)
         recent = self.activation.recent(state.events_ED, ranges, state.projected_RU.shape[0])
@@ -221,7 +221,7 @@ class DIN(Ranker):
 
         Args:
             state: The request state.
-            inputs: Inputs with the level ``candidate``.
+            inputs: Inputs with the stage ``candidate``.
         """
         candidates_ND = candidate_vectors(self.events, inputs)
         interest_ND = self.activation(

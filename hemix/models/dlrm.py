@@ -20,7 +20,7 @@ from hemix.data.spec import InputSpec
 from hemix.models.base import SizedConfig
 from hemix.models.pooled import PooledRanker
 from hemix.models.registry import register_model
-from hemix.nn.deep import Perceptron, hidden_width
+from hemix.nn.deep import MLP, hidden_width
 from hemix.nn.products import pair_dots
 
 __all__ = ["DLRM", "DLRMConfig"]
@@ -43,10 +43,10 @@ class DLRM(PooledRanker):
         d, dropout, wide = config.embedding_size, config.dropout, hidden_width(config.token_width)
         numbers = self.fields.numbers_count
         vectors = self.fields.count + bool(numbers)
-        self.bottom = Perceptron([numbers, config.tower_hidden, d], dropout) if numbers else None
+        self.bottom = MLP([numbers, config.tower_hidden, d], dropout) if numbers else None
         self.alone = vectors == 1 and not numbers  # one field has no pair: it is read as it is
         inputs = d if self.alone else vectors * (vectors - 1) // 2 + (d if numbers else 0)
-        self.top = Perceptron([inputs] + [wide] * config.layers, dropout)
+        self.top = MLP([inputs] + [wide] * config.layers, dropout)
         self.heads = self.make_heads(wide)
 
     def interact(self, fields_NFd: Tensor, numbers_Nm: Tensor) -> Tensor:

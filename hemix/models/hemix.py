@@ -146,9 +146,9 @@ class HeMix(Ranker):
 
         Args:
             events_ED: [1 + E, D], the null event first.
-            inputs: Inputs with the level ``user``.
+            inputs: Inputs with the stage ``user``.
         """
-        assert inputs.user_RW is not None, "encode_user needs the level user"
+        assert inputs.user_RW is not None, "encode_user needs the stage user"
         return UserState(
             projected_RU=self.tokenizer.project_user(inputs.user_RW),
             event_time_ms=event_times(inputs.batch),
@@ -168,11 +168,11 @@ class HeMix(Ranker):
 
         Args:
             state: The user state; ``inputs`` refers to its user rows and event positions.
-            inputs: Inputs with the level ``request``.
+            inputs: Inputs with the stage ``request``.
         """
-        assert inputs.context_QW is not None, "encode_request needs the level request"
+        assert inputs.context_QW is not None, "encode_request needs the stage request"
         batch, layout, time_ms = inputs.batch, inputs.layout, state.event_time_ms
-        requests, apart = inputs.context_QW.shape[0], not layout.one_candidate_each
+        requests, fixed_apart = inputs.context_QW.shape[0], not layout.one_candidate_each
         global_ = realtime = fields_QFd = None
         crossed = dict[str, Tensor]()
         if self.realtime is not None:
@@ -192,10 +192,10 @@ class HeMix(Ranker):
             ),
             fields_QFd=fields_QFd,
             fixed_realtime_QfD=self.realtime.fixed(realtime, requests)
-            if apart and self.realtime and realtime
+            if fixed_apart and self.realtime and realtime
             else None,
             fixed_global_QfD=self.global_.fixed(global_, requests)
-            if apart and self.global_ and global_
+            if fixed_apart and self.global_ and global_
             else None,
             realtime=realtime,
             global_=global_,
@@ -206,7 +206,7 @@ class HeMix(Ranker):
 
         Args:
             state: The request state.
-            inputs: Inputs with the level ``candidate``.
+            inputs: Inputs with the stage ``candidate``.
         """
         batch, ns_NnD = inputs.batch, self._ns_tokens(state, inputs)
         query_global, query_realtime = self._dynamic_queries(ns_NnD)
@@ -256,7 +256,7 @@ class HeMix(Ranker):
     def _ns_tokens(self, state: RequestState, inputs: Inputs) -> Tensor:
         """[N, S_NS, D]"""
         assert inputs.item_IW is not None and inputs.cross_NW is not None, (
-            "candidates need their level"
+            "candidates need their stage"
         )
         batch, crossed = inputs.batch, dict[str, Tensor]()
         if self.products is not None and state.fields_QFd is not None:

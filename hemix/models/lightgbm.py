@@ -44,7 +44,7 @@ from hemix.errors import MissingExtra, SettingsError
 from hemix.models.base import ModelConfig
 from hemix.models.registry import register_model
 from hemix.nn.heads import log_probabilities, loss_sums, probabilities
-from hemix.nn.inputs import LEVELS, Inputs
+from hemix.nn.inputs import STAGES, Inputs
 from hemix.nn.states import join_states
 
 __all__ = ["CATEGORIES_MAX", "LightGBM", "LightGBMConfig", "feature_kinds", "load_lightgbm"]
@@ -138,12 +138,12 @@ class LightGBM:
 
     # -- rows of numbers -------------------------------------------------------------------------
 
-    def embed(self, batch: RequestBatch, levels: Sequence[str] = LEVELS) -> Inputs:  # noqa: ARG002
+    def embed(self, batch: RequestBatch, stages: Sequence[str] = STAGES) -> Inputs:  # noqa: ARG002
         """Return the batch alone: trees have no vectors to look up.
 
         Args:
             batch: The batch.
-            levels: Not used.
+            stages: Not used.
         """
         return Inputs(batch=batch)
 
@@ -160,14 +160,8 @@ class LightGBM:
         """
         batch = inputs.batch
         lengths = batch.history_ranges.diff(dim=1).to(state.dtype)
-        return torch.cat(
-            [
-                state[batch.user_index],
-                _numbers(batch.context, self.spec.context, self.spec),
-                lengths,
-            ],
-            1,
-        )
+        context = _numbers(batch.context, self.spec.context, self.spec)
+        return torch.cat([state[batch.user_index], context, lengths], 1)
 
     def candidate_rows(self, state: Tensor, inputs: Inputs) -> Tensor:
         """Return what the trees read, fp32 [N, features].
@@ -260,7 +254,7 @@ class LightGBM:
             state: The request state.
             inputs: The request's inputs.
             count: How many events are asked for.
-            extra: A further event; None without one.
+            always_include: A further event; None without one.
         """
         return
 
@@ -303,9 +297,8 @@ class LightGBM:
         for index, task in enumerate(self.spec.tasks):
             logit = raw_NT[:, index]
             if task.given is not None:
-                log_given = log_probabilities(_padded(logits, self.spec), self.spec)[0][
-                    :, task.given
-                ]
+                log_p_NT, _ = log_probabilities(_padded(logits, self.spec), self.spec)
+                log_given = log_p_NT[:, task.given]
                 log_ratio = (F.logsigmoid(logit) - log_given).clamp(max=float(np.log1p(-_CERTAIN)))
                 logit = log_ratio - torch.log(-torch.expm1(log_ratio))
             logits.append(logit)
@@ -316,9 +309,8 @@ class LightGBM:
     def set_trees(self, texts: Sequence[str]) -> None:
         """Take the boosters of all tasks, each as LightGBM's text."""
         for task, text in enumerate(texts):
-            self._booster_texts[task] = torch.from_numpy(
-                np.frombuffer(text.encode(), dtype=np.uint8).copy()
-            )
+            encoded = np.frombuffer(text.encode(), dtype=np.uint8)
+            self._booster_texts[task] = torch.from_numpy(encoded.copy())
         self._boosters = None
 
     def dense_tensors(self) -> dict[str, Tensor]:
@@ -363,9 +355,8 @@ def _tensor_name(task: int) -> str:
 
 def _padded(logits: list[Tensor], spec: InputSpec) -> Tensor:
     """[N, T] with zeros for the tasks that have no logit yet."""
-    return torch.stack(
-        [*logits, *[torch.zeros_like(logits[0])] * (len(spec.tasks) - len(logits))], 1
-    )
+    missing = len(spec.tasks) - len(logits)
+    return torch.stack([*logits, *[torch.zeros_like(logits[0])] * missing], 1)
 
 
 def _numbers(columns: Columns, level: LevelSpec, spec: InputSpec) -> Tensor:
@@ -393,11 +384,8 @@ def _numbers(columns: Columns, level: LevelSpec, spec: InputSpec) -> Tensor:
         if name.endswith(".missing"):
             continue
         flag = flags.get(name, flags.get(name.rpartition(".")[0]))
-        parts.append(
-            numbers[:, at]
-            if flag is None
-            else numbers[:, at].masked_fill(numbers[:, flag] > 0, nan)
-        )
+        value = numbers[:, at]
+        parts.append(value if flag is None else value.masked_fill(numbers[:, flag] > 0, nan))
     return torch.stack(parts, 1) if parts else numbers.new_zeros(columns.rows, 0)
 
 

@@ -273,7 +273,7 @@ class OneTrans(Ranker):
 
     def encode_user(self, inputs: Inputs) -> UserState:
         """Event vectors, the user's share of the tokeniser."""
-        assert inputs.user_RW is not None, "encode_user needs the level user"
+        assert inputs.user_RW is not None, "encode_user needs the stage user"
         return UserState(
             projected_RU=self.tokenizer.project_user(inputs.user_RW), events_ED=self.events(inputs)
         )
@@ -283,11 +283,11 @@ class OneTrans(Ranker):
 
         Args:
             state: The user state.
-            inputs: Inputs with the level ``request``.
+            inputs: Inputs with the stage ``request``.
         """
-        assert inputs.context_QW is not None, "encode_request needs the level request"
+        assert inputs.context_QW is not None, "encode_request needs the stage request"
         batch, device = inputs.batch, state.events_ED.device
-        ranges = HistoryRanges.of(batch, "both").apart()
+        ranges = HistoryRanges.of(batch, "both").one_user_per_request()
         groups = group_requests(ranges, batch.candidates_per_request, device)
         sequences: list[list[_Sequence]] = [[] for _ in self.blocks]
         for group in groups:
@@ -316,10 +316,10 @@ class OneTrans(Ranker):
 
         Args:
             state: The request state.
-            inputs: Inputs with the level ``candidate``.
+            inputs: Inputs with the stage ``candidate``.
         """
         assert inputs.item_IW is not None and inputs.cross_NW is not None, (
-            "score needs the level candidate"
+            "score needs the stage candidate"
         )
         batch = inputs.batch
         ns_NSD = self.tokenizer(

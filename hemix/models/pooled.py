@@ -50,7 +50,7 @@ class PooledRanker(Ranker):
 
         Args:
             state: The users' fields and events.
-            inputs: Inputs with the level ``request``.
+            inputs: Inputs with the stage ``request``.
         """
         return self.fields.of_requests(state, inputs)
 
@@ -59,7 +59,7 @@ class PooledRanker(Ranker):
 
         Args:
             state: The requests' fields.
-            inputs: Inputs with the level ``candidate``.
+            inputs: Inputs with the stage ``candidate``.
         """
         logits_NT: Tensor = self.heads(
             self.interact(*self.fields.of_candidates(state, inputs)), inputs.batch.bias

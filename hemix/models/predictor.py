@@ -17,7 +17,7 @@ from torch import Tensor
 from hemix.data.batch import RequestBatch
 from hemix.data.spec import InputSpec
 from hemix.models.base import ModelConfig
-from hemix.nn.inputs import LEVELS, Inputs
+from hemix.nn.inputs import STAGES, Inputs
 
 __all__ = ["Predictor"]
 
@@ -56,12 +56,12 @@ class Predictor(Protocol):
         """Return probabilities [N] by output; negative sampling undone."""
         ...
 
-    def embed(self, batch: RequestBatch, levels: Sequence[str] = LEVELS) -> Inputs:
+    def embed(self, batch: RequestBatch, stages: Sequence[str] = STAGES) -> Inputs:
         """Look up the vectors of some levels.
 
         Args:
             batch: The batch.
-            levels: Which of ``user``, ``request`` and ``candidate``.
+            stages: Which of ``user``, ``request`` and ``candidate``.
         """
         ...
 
@@ -74,7 +74,7 @@ class Predictor(Protocol):
 
         Args:
             state: The user state, from :meth:`encode_user`.
-            inputs: Inputs with the level ``request``.
+            inputs: Inputs with the stage ``request``.
         """
         ...
 
@@ -83,7 +83,7 @@ class Predictor(Protocol):
 
         Args:
             state: The request state, from :meth:`encode_request`.
-            inputs: Inputs with the level ``candidate``.
+            inputs: Inputs with the stage ``candidate``.
         """
         ...
 

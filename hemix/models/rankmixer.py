@@ -172,7 +172,7 @@ class RankMixer(Ranker):
 
         Args:
             state: The user state.
-            inputs: Inputs with the level ``request``.
+            inputs: Inputs with the stage ``request``.
         """
         layout, events_ED, time_ms = inputs.layout, state.events_ED, state.event_time_ms
         users = state.pooled.fields.shape[0]
@@ -187,7 +187,7 @@ class RankMixer(Ranker):
 
         Args:
             state: The request state.
-            inputs: Inputs with the level ``candidate``.
+            inputs: Inputs with the stage ``candidate``.
         """
         batch, index = inputs.batch, inputs.layout.candidates
         fields_NFd, numbers_Nm = self.fields.of_candidates(state.pooled, inputs)

@@ -231,7 +231,7 @@ class SIM(Ranker):
 
         Args:
             state: The user state.
-            inputs: Inputs with the level ``request``.
+            inputs: Inputs with the stage ``request``.
         """
         return self._request_state(state, inputs, with_sums=False)
 
@@ -256,7 +256,7 @@ class SIM(Ranker):
 
         Args:
             state: The request state.
-            inputs: Inputs with the level ``candidate``.
+            inputs: Inputs with the stage ``candidate``.
         """
         candidates_ND = candidate_vectors(self.events, inputs)
         retrieved = self.search(state, candidates_ND, inputs.batch)

@@ -29,7 +29,7 @@ from hemix.data.spec import InputSpec
 from hemix.models.base import SizedConfig
 from hemix.models.pooled import PooledRanker
 from hemix.models.registry import register_model
-from hemix.nn.deep import Perceptron, hidden_width
+from hemix.nn.deep import MLP, hidden_width
 
 __all__ = ["FactorizationMachineBlock", "Wukong", "WukongConfig", "WukongLayer", "recombine"]
 
@@ -66,7 +66,7 @@ class FactorizationMachineBlock(nn.Module):
         self.project = nn.Linear(inputs, min(_PROJECTED, inputs), bias=False)
         flat = inputs * self.project.out_features
         self.norm = nn.LayerNorm(flat)
-        self.hidden = Perceptron([flat, hidden], dropout)
+        self.hidden = MLP([flat, hidden], dropout)
         self.out = nn.Linear(hidden, outputs * width)
 
     def dots(self, x_Nnd: Tensor) -> Tensor:
@@ -118,7 +118,7 @@ class Wukong(PooledRanker):
         super().__init__(spec, config)
         d, numbers = config.embedding_size, self.fields.numbers_count
         hidden = config.tower_hidden
-        self.dense = Perceptron([numbers, hidden], config.dropout) if numbers else None
+        self.dense = MLP([numbers, hidden], config.dropout) if numbers else None
         self.dense_out = nn.Linear(hidden, d) if numbers else None
         first, later = self.fields.count + bool(numbers), sum(WukongLayer.sizes(config))
         counts = [first] + [later] * config.layers

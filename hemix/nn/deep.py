@@ -20,7 +20,7 @@ from hemix.nn.heads import Heads
 from hemix.nn.inputs import Inputs, level_widths
 from hemix.nn.layers import BlockLinear
 
-__all__ = ["DeepNetwork", "Perceptron", "candidate_vectors", "hidden_width"]
+__all__ = ["MLP", "DeepNetwork", "candidate_vectors", "hidden_width"]
 
 _HIDDEN_TOKENS = 16
 """Width of a wide hidden layer, in tokens: about as many dense parameters as HeMix has at a
@@ -32,7 +32,7 @@ def hidden_width(token_width: int) -> int:
     return _HIDDEN_TOKENS * token_width
 
 
-class Perceptron(nn.Sequential):
+class MLP(nn.Sequential):
     """Linear maps, each with ReLU and dropout: widths[0] -> widths[1] -> ..."""
 
     def __init__(self, widths: Sequence[int], dropout: float) -> None:
@@ -77,7 +77,7 @@ class DeepNetwork(nn.Module):
 
     def project_user(self, inputs: Inputs) -> Tensor:
         """[R, hidden]: the user's summand of the first layer, and the bias."""
-        assert inputs.user_RW is not None, "encode_user needs the level user"
+        assert inputs.user_RW is not None, "encode_user needs the stage user"
         projected = self.first.project_part("user", inputs.user_RW)
         return (
             self.first.bias.expand(inputs.user_RW.shape[0], -1)
@@ -90,9 +90,9 @@ class DeepNetwork(nn.Module):
 
         Args:
             user_RU: The product of the user's columns.
-            inputs: Inputs with the level ``request``.
+            inputs: Inputs with the stage ``request``.
         """
-        assert inputs.context_QW is not None, "encode_request needs the level request"
+        assert inputs.context_QW is not None, "encode_request needs the stage request"
         of_user, projected = (
             user_RU.index_select(0, inputs.batch.user_index),
             self.first.project_part("context", inputs.context_QW),
@@ -106,11 +106,11 @@ class DeepNetwork(nn.Module):
 
         Args:
             request_QU: From :meth:`project_request`.
-            inputs: Inputs with the level ``candidate``.
+            inputs: Inputs with the stage ``candidate``.
             interests: Interests [N, width] of every candidate, by name.
         """
         assert inputs.item_IW is not None and inputs.cross_NW is not None, (
-            "score needs the level candidate"
+            "score needs the stage candidate"
         )
         hidden_NU = request_QU.index_select(0, inputs.batch.request_index)
         item_NW = inputs.item_IW.index_select(0, inputs.batch.item_index)
@@ -126,7 +126,7 @@ def candidate_vectors(events: EventEncoder, inputs: Inputs) -> Tensor:
 
     Args:
         events: The encoder of events.
-        inputs: Inputs with the level ``candidate``.
+        inputs: Inputs with the stage ``candidate``.
     """
-    assert inputs.item_IW is not None, "score needs the level candidate"
+    assert inputs.item_IW is not None, "score needs the stage candidate"
     return events.items(inputs.item_IW.index_select(0, inputs.batch.item_index))

@@ -22,7 +22,7 @@ from hemix.data.jagged import offsets_of, range_positions
 from hemix.data.spec import MISSING
 from hemix.nn.init import WeightInit
 
-__all__ = ["Gradients", "LookUp", "Tables", "distinct_rows", "sum_by_row"]
+__all__ = ["EmbeddingTables", "Gradients", "LookUp", "distinct_rows", "sum_by_row"]
 
 _DENSE_FACTOR = 16
 _ROWS_PER_DRAW = 2**16
@@ -56,7 +56,7 @@ class Gradients:
     """[m, width]"""
 
 
-class Tables(nn.Module):
+class EmbeddingTables(nn.Module):
     """The embedding tables, one after another in :attr:`weight` [sum of rows, width]."""
 
     def __init__(

@@ -126,12 +126,12 @@ def event_columns(inputs: Inputs, spec: InputSpec, size: int) -> Tensor:
     Item columns come first. Row 0, the null event, is zero.
 
     Args:
-        inputs: Inputs with the level ``user``.
+        inputs: Inputs with the stage ``user``.
         spec: The columns of events.
         size: d.
     """
     assert inputs.item_IW is not None and inputs.event_fields is not None, (
-        "events need the level user"
+        "events need the stage user"
     )
     parts = [inputs.item_IW[:, c * size : (c + 1) * size] for c in spec.event_item_columns]
     columns = [torch.cat(parts, 1).index_select(0, inputs.batch.event_item)] if parts else []

@@ -57,7 +57,7 @@ class HistoryRanges:
         """Return the ranges of the newest so many events."""
         return replace(self, begin_Q=torch.maximum(self.begin_Q, self.end_Q - events))
 
-    def apart(self) -> HistoryRanges:
+    def one_user_per_request(self) -> HistoryRanges:
         """Return the same as if every request had a user of its own."""
         return replace(self, user_index_Q=torch.arange(self.user_index_Q.shape[0]))
 

@@ -16,12 +16,12 @@ from hemix.data.batch import RequestBatch
 from hemix.data.columns import Columns
 from hemix.data.devices import to_device
 from hemix.data.spec import InputSpec, LevelSpec
-from hemix.nn.embedding import LookUp, Tables, distinct_rows
+from hemix.nn.embedding import EmbeddingTables, LookUp, distinct_rows
 from hemix.nn.histories import Layout, RaggedLayout
 
-__all__ = ["LEVELS", "EventField", "Inputs", "embed", "level_width", "level_widths"]
+__all__ = ["STAGES", "EventField", "Inputs", "embed", "level_width", "level_widths"]
 
-LEVELS = ("user", "request", "candidate")
+STAGES = ("user", "request", "candidate")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +80,7 @@ def level_width(level: LevelSpec, embedding_size: int) -> int:
 
 
 def level_widths(spec: InputSpec, embedding_size: int) -> dict[str, int]:
-    """Return W of the levels user, context, item and cross.
+    """Return W of the stages user, context, item and cross.
 
     Args:
         spec: The columns of the levels.
@@ -91,7 +91,7 @@ def level_widths(spec: InputSpec, embedding_size: int) -> dict[str, int]:
 
 
 def embed(
-    tables: Tables, spec: InputSpec, batch: RequestBatch, levels: Sequence[str] = LEVELS
+    tables: EmbeddingTables, spec: InputSpec, batch: RequestBatch, stages: Sequence[str] = STAGES
 ) -> Inputs:
     """Look up the vectors of several levels in one go.
 
@@ -99,31 +99,31 @@ def embed(
         tables: The embedding tables.
         spec: Which columns every level has, and the table of each.
         batch: The batch, on the device of the tables.
-        levels: Some of ``user``, ``request`` and ``candidate``.
+        stages: Some of ``user``, ``request`` and ``candidate``.
 
     Returns:
         The batch with the vectors of these levels.
     """
     look_ups, fields = _LevelLookUps(), list[tuple[int, Tensor]]()
     cpu_batch, device = batch.cpu_batch, batch.request_index.device
-    if "user" in levels:
+    if "user" in stages:
         look_ups.add_columns("user", spec.user, cpu_batch.users, batch.users.numbers)
         for table, ids in zip(spec.event.tables, cpu_batch.event_ids.unbind(1), strict=True):
             distinct, index = distinct_rows(ids, spec.tables[table])
             look_up = LookUp(tables=(table,), ids=distinct.unsqueeze(1))
             fields.append((look_ups.add(look_up), to_device(index, device)))
-    if "user" in levels or "candidate" in levels:
+    if "user" in stages or "candidate" in stages:
         look_ups.add_columns("item", spec.item, cpu_batch.items, batch.items.numbers)
-    if "request" in levels:
+    if "request" in stages:
         look_ups.add_columns("context", spec.context, cpu_batch.context, batch.context.numbers)
-    if "candidate" in levels:
+    if "candidate" in stages:
         look_ups.add_columns("cross", spec.cross, cpu_batch.cross, batch.cross.numbers)
     vectors = tables.look_up(look_ups.look_ups)
     event_fields = tuple(EventField(values_Vd=vectors[at], index_E=index) for at, index in fields)
     return Inputs(
         batch=batch,
         user_RW=look_ups.collect("user", vectors),
-        event_fields=event_fields if "user" in levels else None,
+        event_fields=event_fields if "user" in stages else None,
         item_IW=look_ups.collect("item", vectors),
         context_QW=look_ups.collect("context", vectors),
         cross_NW=look_ups.collect("cross", vectors),

@@ -79,7 +79,7 @@ class PooledFields(Fields):
 
         Args:
             state: The users' fields and events.
-            inputs: Inputs with the level ``request``.
+            inputs: Inputs with the stage ``request``.
         """
         of_user = inputs.batch.user_index
         histories = list[Tensor]()
@@ -101,7 +101,7 @@ class PooledFields(Fields):
 
         Args:
             state: The requests' fields.
-            inputs: Inputs with the level ``candidate``.
+            inputs: Inputs with the stage ``candidate``.
 
         Returns:
             Fields [N, F, d] and numbers [N, m].

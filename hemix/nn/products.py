@@ -89,7 +89,7 @@ class FieldProducts(nn.Module):
 
         Args:
             state: The users' fields and events.
-            inputs: Inputs with the level ``request``.
+            inputs: Inputs with the stage ``request``.
 
         Returns:
             Fields [Q, F, d] and products [Q, p].
@@ -103,7 +103,7 @@ class FieldProducts(nn.Module):
 
         Args:
             request_QFd: The requests' fields.
-            inputs: Inputs with the level ``candidate``.
+            inputs: Inputs with the stage ``candidate``.
         """
         fields_Ncd = self.fields.candidate(inputs)
         with torch.autocast(fields_Ncd.device.type, enabled=False):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from hemix.distributed import DistributedContext
-from hemix.nn.embedding import Gradients, Tables
+from hemix.nn.embedding import EmbeddingTables, Gradients
 
 __all__ = ["ShardedTables", "owned_rows"]
 
@@ -29,7 +29,7 @@ def owned_rows(rows: int, rank: int, world_size: int) -> tuple[int, int]:
     return rank * rows // world_size, (rank + 1) * rows // world_size
 
 
-class ShardedTables(Tables):
+class ShardedTables(EmbeddingTables):
     """This process's rows of the tables. Look-ups and steps are collective."""
 
     def __init__(

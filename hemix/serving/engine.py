@@ -200,11 +200,11 @@ class Engine:
             items=self._item_ranker.rank(prepared.side, scores),
             degraded=self._degraded(prepared, end),
             took_ms=(time.perf_counter() - prepared.started) * 1000,
-            history_revision=user.history,
+            history_revision=user.history_revision,
             history_ranges=(begin, middle, end),
             stages_ms={**prepared.stages_ms, **scores.stages_ms},
             cache=prepared.cache,
-            user_known=user.side.row >= 0 or user.user > 0,
+            user_known=user.side.row >= 0 or user.user_revision > 0,
             newest_event_ms=int(user.side.time_ms[end - 1]) if end > begin else None,
         )
 

@@ -22,7 +22,7 @@ from hemix.serving.http.uvicorn_server import bind, serve
 from hemix.serving.idle_maintenance import IdleMaintenance
 from hemix.serving.json_logging import configure_logging
 from hemix.serving.loaded_models import LoadedModels, LoadEngine, RankingEngine
-from hemix.serving.ranking_log import LoggingStore, RankingLog, RankingLogs
+from hemix.serving.ranking_log import LoggingStore, RankingLog, RankingLogSet
 from hemix.serving.run_folders import check_histories, find_runs
 from hemix.serving.stores import Store, StoreLimits, open_store
 from hemix.serving.token_file import read_token
@@ -65,20 +65,20 @@ def run_server(
     bound = bind(config.host, config.port)
     idle = IdleMaintenance()
     limits = config.store_limits(Schema.load(folder / "schema.yaml") for *_, folder in runs)
-    logs = None if config.no_log else _open_logs(run, config, limits, idle)
+    log_set = None if config.no_log else _open_log_set(run, config, limits, idle)
     store = open_store(config.store or f"sqlite:///{run.absolute() / 'events.db'}", limits)
-    if logs is not None:
-        store = LoggingStore(store, logs)
+    if log_set is not None:
+        store = LoggingStore(store, log_set)
     torch_seconds = _import_torch(config)
-    load_engine = engine_loader(store, limits, logs, config)
+    load_engine = engine_loader(store, limits, log_set, config)
     models = LoadedModels(load_engine, registry, strict=config.strict)
     for name, version, folder in runs:
         models.put(name, version, folder)
     service = Service(
         models=models, store=store, access=access, idle=idle, limits=_request_limits(config)
     )
-    if logs is not None:
-        service.metrics.watch_log(lambda: logs.dropped)
+    if log_set is not None:
+        service.metrics.watch_log(lambda: log_set.dropped)
     configure_logging()
     host, port = bound.getsockname()[:2]
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
@@ -102,10 +102,10 @@ def _registry(run: Path, first_run: Path, config: ServeConfig) -> Path | None:
     return registry
 
 
-def _open_logs(
+def _open_log_set(
     run: Path, config: ServeConfig, limits: StoreLimits, idle: IdleMaintenance
-) -> RankingLogs:
-    return RankingLogs(
+) -> RankingLogSet:
+    return RankingLogSet(
         config.log or run / "served",
         limits=limits,
         keep_days=config.served_keep_days,
@@ -156,14 +156,14 @@ def _trim_memory_regularly(idle: IdleMaintenance) -> None:
 
 
 def engine_loader(
-    store: Store, limits: StoreLimits, logs: RankingLogs | None, config: ServeConfig
+    store: Store, limits: StoreLimits, log_set: RankingLogSet | None, config: ServeConfig
 ) -> LoadEngine:
     """Return a function that loads a version's engine, with its log.
 
     Args:
         store: The store of events.
         limits: Limits of the store.
-        logs: Ranking logs; None: rankings are not logged.
+        log_set: The ranking logs; None: rankings are not logged.
         config: The configuration.
     """
 
@@ -172,16 +172,16 @@ def engine_loader(
 
         schema = Schema.load(folder / "schema.yaml")
         check_histories(schema, limits, f"{name}/{version}")
-        log = logs.open(name, version, schema) if logs is not None else None
+        log = log_set.open(name, version, schema) if log_set is not None else None
         try:
             engine = Engine(
                 folder, store, config, name=name, version=version, log=log, dynamic_batching=True
             )
         except BaseException:
-            if logs is not None and log is not None:
-                logs.release(log)
+            if log_set is not None and log is not None:
+                log_set.release(log)
             raise
-        return engine if logs is None or log is None else _LoggedEngine(engine, logs, log)
+        return engine if log_set is None or log is None else _LoggedEngine(engine, log_set, log)
 
     return load
 
@@ -189,8 +189,8 @@ def engine_loader(
 class _LoggedEngine:
     """An engine that releases its log when it closes."""
 
-    def __init__(self, engine: RankingEngine, logs: RankingLogs, log: RankingLog) -> None:
-        self._engine, self._logs, self._log = engine, logs, log
+    def __init__(self, engine: RankingEngine, log_set: RankingLogSet, log: RankingLog) -> None:
+        self._engine, self._log_set, self._log = engine, log_set, log
         self.schema = engine.schema
 
     def rank(
@@ -203,4 +203,4 @@ class _LoggedEngine:
 
     def close(self) -> None:
         self._engine.close()
-        self._logs.release(self._log)
+        self._log_set.release(self._log)

@@ -37,16 +37,16 @@ class CachedUserState:
     """The model's user state."""
     item_ids: frozenset[str]
     """Items of the events, and perhaps of some that the history has dropped."""
-    history: int
-    """Revision of the history."""
-    user: int
-    """Revision of the features that events set for the user."""
-    items: Mapping[str, int]
-    """Revisions of the features that events set for the items, where events carry them."""
+    history_revision: int
+    user_revision: int
+    """Of the features that events set for the user."""
+    item_revisions: Mapping[str, int]
+    """Of the features that events set for the items, where events carry them."""
 
     def continues_in(self, history: StoredHistory) -> bool:
         """Return whether a history, read with this one's revision, is the same or extends it."""
-        return self.history != 0 and self.history in (history.revision, history.after)
+        known = self.history_revision
+        return known != 0 and known in (history.revision, history.after)
 
     def bytes(self) -> int:
         """Return the memory of all tensors, arrays and ids."""
@@ -62,7 +62,9 @@ class CachedUserState:
         )
         columns = side.item_ids.nbytes + side.actions.nbytes
         columns += 0 if side.matches is None else side.matches.nbytes()
-        ids = sum(len(name) + _ID_BYTES for name in self.item_ids) + _ID_BYTES * len(self.items)
+        ids = sum(len(name) + _ID_BYTES for name in self.item_ids) + _ID_BYTES * len(
+            self.item_revisions
+        )
         array_bytes = sum(array.nbytes for array in arrays)
         return int(array_bytes + columns + ids + tensor_bytes(self.state) + _ENTRY_BYTES)
 

@@ -82,7 +82,7 @@ class UserStates:
         outcome: CacheOutcome
         if cached is None:
             user, outcome = self.compute(request, snapshot, row), "miss"
-        elif snapshot.history.revision == cached.history:
+        elif snapshot.history.revision == cached.history_revision:
             user, outcome = cached, "hit"
         else:
             user, outcome = self._extend(cached, snapshot), "extended"
@@ -119,7 +119,7 @@ class UserStates:
 
         return self._reader.read(
             request.user,
-            0 if cached is None else cached.history,
+            0 if cached is None else cached.history_revision,
             items_of,
             history=request.history is None,
         )
@@ -128,9 +128,9 @@ class UserStates:
         """Return whether a cached state, with new events if any, matches the snapshot."""
         return (
             cached.continues_in(snapshot.history)
-            and snapshot.user.revision == cached.user
+            and snapshot.user.revision == cached.user_revision
             and not snapshot.degraded
-            and self._revisions(cached.item_ids, snapshot) == cached.items
+            and self._revisions(cached.item_ids, snapshot) == cached.item_revisions
         )
 
     def _extend(self, cached: CachedUserState, snapshot: StoreSnapshot) -> CachedUserState:
@@ -167,9 +167,9 @@ class UserStates:
             side=side,
             state=state,
             item_ids=item_ids,
-            history=snapshot.history.revision,
-            user=snapshot.user.revision,
-            items=self._revisions(item_ids, snapshot),
+            history_revision=snapshot.history.revision,
+            user_revision=snapshot.user.revision,
+            item_revisions=self._revisions(item_ids, snapshot),
         )
 
     def _revisions(self, ids: frozenset[str], snapshot: StoreSnapshot) -> dict[str, int]:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from hemix.nn.embedding import Tables
+from hemix.nn.embedding import EmbeddingTables
 
 __all__ = ["MovingAverage"]
 
@@ -34,7 +34,7 @@ class MovingAverage:
     a step touches only its own rows.
     """
 
-    def __init__(self, dense: Mapping[str, Tensor], tables: Tables, decay: float) -> None:
+    def __init__(self, dense: Mapping[str, Tensor], tables: EmbeddingTables, decay: float) -> None:
         """Begin with the weights as they are.
 
         Args:

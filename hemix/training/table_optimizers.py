@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from hemix.errors import MissingExtra, SettingsError
-from hemix.nn.embedding import Tables
+from hemix.nn.embedding import EmbeddingTables
 from hemix.training import fbgemm
 from hemix.training.moving_average import MovingAverage
 
@@ -42,7 +42,7 @@ class RowOptimizer(ABC):
     average: MovingAverage | None = None
     """The moving average to update; None: the run has none"""
 
-    def __init__(self, tables: Tables) -> None:
+    def __init__(self, tables: EmbeddingTables) -> None:
         self._tables = tables
 
     @torch.no_grad()
@@ -97,7 +97,10 @@ class RowAdam(RowOptimizer):
     """
 
     def __init__(
-        self, tables: Tables, betas: tuple[float, float] = (0.9, 0.999), epsilon: float = 1e-8
+        self,
+        tables: EmbeddingTables,
+        betas: tuple[float, float] = (0.9, 0.999),
+        epsilon: float = 1e-8,
     ) -> None:
         super().__init__(tables)
         self._betas, self._epsilon = betas, epsilon
@@ -131,7 +134,7 @@ class RowwiseAdagrad(RowOptimizer):
     gradient.
     """
 
-    def __init__(self, tables: Tables, epsilon: float = 1e-8) -> None:
+    def __init__(self, tables: EmbeddingTables, epsilon: float = 1e-8) -> None:
         super().__init__(tables)
         self._epsilon = epsilon
         self._sum = torch.zeros_like(tables.weight[:, 0], requires_grad=False)
@@ -152,7 +155,7 @@ class FbgemmRowwiseAdagrad(RowwiseAdagrad):
     Raises MissingExtra or SettingsError where FBGEMM cannot be used.
     """
 
-    def __init__(self, tables: Tables) -> None:
+    def __init__(self, tables: EmbeddingTables) -> None:
         super().__init__(tables)
         fbgemm.load()
         self.backend = f"FBGEMM {fbgemm.installed()}"
@@ -173,7 +176,9 @@ class FbgemmRowwiseAdagrad(RowwiseAdagrad):
             self.average.update_rows(rows, before, weight.detach().index_select(0, rows))
 
 
-def build_table_optimizer(name: str, tables: Tables, backend: str = "torch") -> RowOptimizer:
+def build_table_optimizer(
+    name: str, tables: EmbeddingTables, backend: str = "torch"
+) -> RowOptimizer:
     """Make the optimiser of a model that is already on its device.
 
     Args:

@@ -265,7 +265,7 @@ def test_a_full_disk_keeps_the_old_report(content, tmp_path, monkeypatch):
 
 def test_a_calibration_chart_with_a_rate_of_zero_has_linear_axes():
     points = [(0.001, 0.0, 0.001), (0.2, 0.25, 0.02)]
-    drawing = charts.calibration("c", "alt <text>", points)
+    drawing = charts.calibration_chart("c", "alt <text>", points)
     assert ">0%<" in drawing
     assert 'aria-label="alt &lt;text&gt;"' in drawing
 

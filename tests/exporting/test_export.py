@@ -22,8 +22,8 @@ from hemix.data.spec import Task
 from hemix.errors import MissingExtra, RunError, UsageError
 from hemix.exporting import export as exporting
 from hemix.exporting.feed import by_candidate, request_feed, user_feed
-from hemix.exporting.graphs import Session
-from hemix.exporting.ports import takes_times
+from hemix.exporting.graphs import ExportedModel
+from hemix.exporting.tensor_specs import takes_times
 from hemix.files import read_json
 from hemix.runs import Run
 from hemix.runs.weights import sha256
@@ -64,8 +64,8 @@ def exported(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_once(tmp_path_factory, "export/exported", export)
 
 
-def session(folder: Path) -> Session:
-    return Session.load(folder / exporting.USER_FILE, folder / exporting.REQUEST_FILE)
+def session(folder: Path) -> ExportedModel:
+    return ExportedModel.load(folder / exporting.USER_FILE, folder / exporting.REQUEST_FILE)
 
 
 def test_onnxruntime_scores_a_split_like_the_run(
@@ -160,7 +160,7 @@ def test_export_json_lists_files_inputs_and_outputs(run: Path, exported: Path) -
     assert content["score"]["names"] == ["order", "price", "click"]
     graphs = session(exported)
     for graph, loaded_graph in (("user_encoder", graphs.user), ("request_scorer", graphs.request)):
-        for ports, real in (
+        for tensor_specs, real in (
             ("inputs", loaded_graph.get_inputs()),
             ("outputs", loaded_graph.get_outputs()),
         ):
@@ -170,7 +170,7 @@ def test_export_json_lists_files_inputs_and_outputs(run: Path, exported: Path) -
                     p["shape"],
                     {"int64": "tensor(int64)", "float32": "tensor(float)"}[p["dtype"]],
                 )
-                for p in content["graphs"][graph][ports]
+                for p in content["graphs"][graph][tensor_specs]
             ]
             assert described == [(p.name, p.shape, p.type) for p in real]
     users = next(p for p in content["graphs"]["user_encoder"]["inputs"] if p["name"] == "user_ids")

@@ -14,9 +14,9 @@ import torch
 from hemix.data.batch import RequestBatch
 from hemix.data.spec import InputSpec, LevelSpec, Task
 from hemix.errors import UsageError
-from hemix.exporting.export_model import dense_form
+from hemix.exporting.export_model import padded_form
 from hemix.exporting.feed import by_candidate, request_feed, user_feed
-from hemix.exporting.ports import takes_times
+from hemix.exporting.tensor_specs import takes_times
 from hemix.models import Ranker
 from hemix.nn.inputs import Inputs
 from tests.batches import make_batch, make_config, make_spec
@@ -28,20 +28,22 @@ from tests.tolerances import PARITY_FP32_PROBABILITY
 @torch.no_grad()
 def dense_scores(model: Ranker, batch: RequestBatch, **changes: Any) -> dict[str, torch.Tensor]:
     """The padded form's probabilities of a batch's candidates; ``changes`` replace inputs."""
-    user, request = dense_form(model)
+    user, request = padded_form(model)
     given = {
         **user_feed(batch, model.spec),
         **request_feed(batch, model.spec, takes_times(model)),
         **changes,
     }
     tensors = {name: torch.from_numpy(value) for name, value in given.items()}
-    state = user(*(tensors[port.name] for port in user.inputs))
-    tensors |= {port.name: value for port, value in zip(user.outputs, state, strict=True)}
-    assert set(tensors) == {port.name for port in (*user.inputs, *request.inputs)}
-    values = request(*(tensors[port.name] for port in request.inputs))
+    state = user(*(tensors[tensor_spec.name] for tensor_spec in user.inputs))
+    tensors |= {
+        tensor_spec.name: value for tensor_spec, value in zip(user.outputs, state, strict=True)
+    }
+    assert set(tensors) == {tensor_spec.name for tensor_spec in (*user.inputs, *request.inputs)}
+    values = request(*(tensors[tensor_spec.name] for tensor_spec in request.inputs))
     return {
-        port.name: torch.from_numpy(by_candidate(batch, value.numpy()))
-        for port, value in zip(request.outputs, values, strict=True)
+        tensor_spec.name: torch.from_numpy(by_candidate(batch, value.numpy()))
+        for tensor_spec, value in zip(request.outputs, values, strict=True)
     }
 
 
@@ -127,9 +129,9 @@ def test_a_spec_with_next_to_nothing_in_it() -> None:
     )
     model = lively(spec)
     batch = make_batch(spec, seed=1)
-    user, request = dense_form(model)
-    assert [port.name for port in user.inputs] == ["event_time_ms"]
-    assert [port.name for port in request.outputs] == ["view"]
+    user, request = padded_form(model)
+    assert [tensor_spec.name for tensor_spec in user.inputs] == ["event_time_ms"]
+    assert [tensor_spec.name for tensor_spec in request.outputs] == ["view"]
     torch.testing.assert_close(
         dense_scores(model, batch)["view"], model.predict(batch)["view"], **PARITY_FP32_PROBABILITY
     )
@@ -149,7 +151,7 @@ def test_negative_sampling_is_undone() -> None:
 @pytest.mark.parametrize("history", ["use_global", "use_realtime"])
 def test_a_model_without_a_history_is_refused_by_the_setting(history: str) -> None:
     with raises(UsageError, code="not_exportable", field=f"model.{history}"):
-        dense_form(lively(make_spec(), **{history: False}))
+        padded_form(lively(make_spec(), **{history: False}))
 
 
 def test_other_models_are_refused_by_name() -> None:
@@ -164,4 +166,4 @@ def test_other_models_are_refused_by_name() -> None:
     model = lively(make_spec())
     other = Other(model.spec, make_config("dlrm"))
     with raises(UsageError, "'dlrm'", code="not_exportable", field="model.name"):
-        dense_form(other)
+        padded_form(other)

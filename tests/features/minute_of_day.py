@@ -35,7 +35,7 @@ class MinuteOfDay(FeatureType):
     def columns(self, name: str) -> tuple[str, ...]:
         return ()
 
-    def computed(self, context: RowContext) -> RawColumn:
+    def compute(self, context: RowContext) -> RawColumn:
         assert context.time_ms is not None
         minutes = local_ms(context.time_ms, context.timezone) % 86_400_000 // 60_000
         return np.where(context.time_ms == TIMELESS_MS, np.nan, minutes)

@@ -22,7 +22,7 @@ from hemix.preparation import prepare
 from hemix.runs import Run
 from hemix.serving.config import ServeConfig
 from hemix.serving.engine import Engine
-from hemix.serving.ranking_log import LoggingStore, RankingLogs
+from hemix.serving.ranking_log import LoggingStore, RankingLogSet
 from hemix.serving.ranking_log.replay import replay_log
 from hemix.serving.stores import StoreLimits, open_store
 from hemix.serving.types import Candidate, RankRequest
@@ -152,7 +152,7 @@ def test_a_later_day_keeps_its_state(data: Path, tmp_path: Path) -> None:
 def test_it_is_served_as_it_was_trained_and_replayed(
     logs: Path, data: Path, run: Path, tmp_path: Path
 ) -> None:
-    loaded, served = Run.load(run), RankingLogs(tmp_path / "served")
+    loaded, served = Run.load(run), RankingLogSet(tmp_path / "served")
     log = served.open("feed", "1", loaded.schema)
     store = LoggingStore(open_store("memory://", StoreLimits(ttl_ms=None)), served)
     config = ServeConfig(store_timeout=5)

@@ -56,10 +56,10 @@ def test_a_server_that_keeps_the_user_state_gives_the_same(name: str) -> None:
     """encode_user once; later requests come one by one, without events."""
     model, batch = small(name), batch_of()
     whole = model(batch)
-    user_state = model.keep_user(model.encode_user(model.embed(batch, levels=("user",))))
+    user_state = model.keep_user(model.encode_user(model.embed(batch, stages=("user",))))
     for request in range(batch.requests_count):
         later = without_events(take_requests(batch, torch.tensor([request])))
-        inputs = model.embed(later, levels=("request", "candidate"))
+        inputs = model.embed(later, stages=("request", "candidate"))
         logits = model.score(model.encode_request(user_state, inputs), inputs)
         assert_same(whole[batch.request_index == request], logits)
 
@@ -83,7 +83,7 @@ def test_split_and_order_change_nothing(name: str) -> None:
         torch.zeros(batch.candidates_count, dtype=torch.bool),
     ):
         chunk = select_candidates(batch, keep)
-        assert_same(whole[keep], model.score(state, model.embed(chunk, levels=("candidate",))))
+        assert_same(whole[keep], model.score(state, model.embed(chunk, stages=("candidate",))))
 
 
 @BASELINES

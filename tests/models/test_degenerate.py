@@ -12,11 +12,11 @@ import torch
 
 from hemix.data.spec import InputSpec
 from hemix.errors import UsageError
-from hemix.exporting.export_model import dense_form, takes_times
+from hemix.exporting.export_model import padded_form, takes_times
 from hemix.exporting.feed import by_candidate, request_feed, user_feed
 from hemix.exporting.random_batch import random_batch
 from hemix.models import Ranker, build_model, build_predictor, model_names
-from hemix.nn.embedding import Tables
+from hemix.nn.embedding import EmbeddingTables
 from hemix.nn.products import cross_dots, pair_dots
 from hemix.settings import build_settings
 from hemix.training.optimizers import Optimizers
@@ -100,9 +100,9 @@ def test_the_exported_form_gives_the_same_scores(products: str) -> None:
             or spec.bias_rows
         ):
             with raises(UsageError, code="not_exportable", field="features.item"):
-                dense_form(model)
+                padded_form(model)
             continue
-        user, request = dense_form(model)
+        user, request = padded_form(model)
         for seed, sizes in enumerate(
             (
                 dict(users=1, requests=1, candidates=1, events=1, realtime=1),
@@ -114,9 +114,12 @@ def test_the_exported_form_gives_the_same_scores(products: str) -> None:
             feed = {**user_feed(batch, spec), **request_feed(batch, spec, takes_times(model))}
             given = {name: torch.from_numpy(value) for name, value in feed.items()}
             with torch.no_grad():
-                state = user(*(given[port.name] for port in user.inputs))
-                given |= {port.name: value for port, value in zip(user.outputs, state, strict=True)}
-                (scores,) = request(*(given[port.name] for port in request.inputs))
+                state = user(*(given[tensor_spec.name] for tensor_spec in user.inputs))
+                given |= {
+                    tensor_spec.name: value
+                    for tensor_spec, value in zip(user.outputs, state, strict=True)
+                }
+                (scores,) = request(*(given[tensor_spec.name] for tensor_spec in request.inputs))
             (expected,) = model.predict(batch).values()
             np.testing.assert_allclose(
                 by_candidate(batch, scores.numpy()), expected, atol=1e-6, err_msg=what
@@ -135,5 +138,5 @@ def test_products_of_fewer_than_two_vectors() -> None:
 
 
 def test_a_schema_without_ids_has_no_tables() -> None:
-    assert Tables({}, 4).by_name() == {}
-    assert Tables({"a": 2, "b": 3}, 4).ranges() == {"a": (0, 2), "b": (2, 5)}
+    assert EmbeddingTables({}, 4).by_name() == {}
+    assert EmbeddingTables({"a": 2, "b": 3}, 4).ranges() == {"a": (0, 2), "b": (2, 5)}

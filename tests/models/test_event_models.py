@@ -57,12 +57,12 @@ def test_the_steps_apart_and_every_split_give_the_same(options: dict[str, Any]) 
     """
     model, batch = setting(options)
     whole = model(batch)
-    user_state = model.keep_user(model.encode_user(model.embed(batch, levels=("user",))))
+    user_state = model.keep_user(model.encode_user(model.embed(batch, stages=("user",))))
     for request in range(batch.requests_count):
         alone = take_requests(batch, torch.tensor([request]))
         expected = whole[batch.request_index == request]
         torch.testing.assert_close(model(alone), expected, **SAME)
-        inputs = model.embed(without_events(alone), levels=("request", "candidate"))
+        inputs = model.embed(without_events(alone), stages=("request", "candidate"))
         torch.testing.assert_close(
             model.score(model.encode_request(user_state, inputs), inputs), expected, **SAME
         )

@@ -105,10 +105,10 @@ def test_invariance_of_a_server_that_keeps_the_user_state(age: str) -> None:
     state.
     """
     spec, model, batch = setting(age)
-    user_state = model.keep_user(model.encode_user(model.embed(batch, levels=("user",))))
+    user_state = model.keep_user(model.encode_user(model.embed(batch, stages=("user",))))
     for request in range(0, batch.requests_count, 3):
         later = without_events(take_requests(batch, torch.tensor([request])))
-        inputs = model.embed(later, levels=("request", "candidate"))
+        inputs = model.embed(later, stages=("request", "candidate"))
         assert inputs.user_RW is None
         logits = model.score(model.encode_request(user_state, inputs), inputs)
         assert_same(spec, model(batch)[batch.request_index == request], logits)
@@ -127,7 +127,7 @@ def test_candidates_may_come_in_chunks() -> None:
     ):
         chunk = select_candidates(batch, keep)
         assert_same(
-            spec, whole[keep], model.score(state, model.embed(chunk, levels=("candidate",)))
+            spec, whole[keep], model.score(state, model.embed(chunk, stages=("candidate",)))
         )
 
 

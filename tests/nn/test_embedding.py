@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from hemix.data.spec import MISSING
-from hemix.nn.embedding import Gradients, LookUp, Tables, distinct_rows, sum_by_row
+from hemix.nn.embedding import EmbeddingTables, Gradients, LookUp, distinct_rows, sum_by_row
 
 
-def numbered() -> Tables:
+def numbered() -> EmbeddingTables:
     """Tables a (4 rows) and b (5 rows) of width 2; row i of the weight is (i, 10 i)."""
-    tables = Tables({"a": 4, "b": 5}, 2)
+    tables = EmbeddingTables({"a": 4, "b": 5}, 2)
     with torch.no_grad():
         tables.weight.copy_(torch.arange(9.0).unsqueeze(1) * torch.tensor([1.0, 10.0]))
     return tables

@@ -13,7 +13,7 @@ from hemix.errors import RunError
 from hemix.schema import Schema
 from hemix.serving.config import ServeConfig
 from hemix.serving.loaded_models import LoadedModels
-from hemix.serving.ranking_log import RankingLogs
+from hemix.serving.ranking_log import RankingLogSet
 from hemix.serving.ranking_log.tables import LoggedRanking
 from hemix.serving.run_folders import check_folder, check_histories, find_runs
 from hemix.serving.server import engine_loader
@@ -154,7 +154,7 @@ class Logging:
 
     schema = Schema.parse(SCHEMA + "tables: {events: e}\n")
 
-    def __init__(self, logs: RankingLogs, name: str, version: str) -> None:
+    def __init__(self, logs: RankingLogSet, name: str, version: str) -> None:
         self._logs, self._log = logs, logs.open(name, version, self.schema)
 
     def rank(
@@ -190,7 +190,7 @@ def test_the_last_request_of_a_replaced_version_does_not_wait_for_its_log(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     logs, pending = (
-        RankingLogs(tmp_path / "served"),
+        RankingLogSet(tmp_path / "served"),
         RankRequest(id="r", user="u", time_ms=1, items=(Candidate("i"),)),
     )
     models = LoadedModels(lambda _folder, name, version: Logging(logs, name, version))

@@ -81,7 +81,7 @@ def test_a_run_like_any_other(run: Path, data: Path, tmp_path: Path) -> None:
         line["valid_loss"], abs=1e-5
     )
     assert valid["click"]["auc"] == pytest.approx(line["valid_auc"], abs=1e-6)
-    assert api.predict(run, data, tmp_path / "scores.parquet") == figures["rows"]
+    assert api.predict(run, data, tmp_path / "scores.parquet")["rows"] == figures["rows"]
 
 
 def test_the_boosters_are_the_ones_that_the_run_scores_with(run: Path, data: Path) -> None:

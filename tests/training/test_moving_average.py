@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from hemix.nn.embedding import LookUp, Tables
+from hemix.nn.embedding import EmbeddingTables, LookUp
 from hemix.training import fbgemm
 from hemix.training.moving_average import MovingAverage
 from hemix.training.table_optimizers import build_table_optimizer
 
 
-def make_tables(rows: int = 5, width: int = 3) -> Tables:
-    tables = Tables({"a": rows}, width).train()
+def make_tables(rows: int = 5, width: int = 3) -> EmbeddingTables:
+    tables = EmbeddingTables({"a": rows}, width).train()
     with torch.no_grad():
         tables.weight.copy_(torch.randn(rows, width, generator=torch.Generator().manual_seed(0)))
     return tables

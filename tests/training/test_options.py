@@ -108,12 +108,12 @@ def test_table_weight_decay_shrinks_the_rows_of_a_step_alone() -> None:
     """
     import torch
 
-    from hemix.nn.embedding import LookUp, Tables
+    from hemix.nn.embedding import EmbeddingTables, LookUp
     from hemix.training.table_optimizers import build_table_optimizer
 
     moved = []
     for decay in (0.0, 2.0):
-        tables = Tables({"a": 3}, 2).train()
+        tables = EmbeddingTables({"a": 3}, 2).train()
         with torch.no_grad():
             tables.weight.copy_(torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]))
         optimizer = build_table_optimizer("adam", tables)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from hemix.errors import MissingExtra, SettingsError
-from hemix.nn.embedding import LookUp, Tables
+from hemix.nn.embedding import EmbeddingTables, LookUp
 from hemix.training import fbgemm
 from hemix.training.table_optimizers import (
     RowAdam,
@@ -23,15 +23,15 @@ needs_fbgemm = pytest.mark.skipif(
 )
 
 
-def make_tables(rows: int = 6, width: int = 2) -> Tables:
-    tables = Tables({"a": rows}, width).train()
+def make_tables(rows: int = 6, width: int = 2) -> EmbeddingTables:
+    tables = EmbeddingTables({"a": rows}, width).train()
     with torch.no_grad():
         tables.weight.copy_(torch.randn(rows, width, generator=torch.Generator().manual_seed(0)))
     return tables
 
 
 def step(
-    tables: Tables,
+    tables: EmbeddingTables,
     optimizer: RowOptimizer,
     ids: list[int],
     scale: float,
@@ -125,8 +125,8 @@ def test_an_unknown_optimiser_is_named() -> None:
 ROWS = {"a": 40, "b": 7, "c": 300}
 
 
-def make_several(seed: int = 0) -> Tables:
-    tables = Tables(ROWS, 8).train()
+def make_several(seed: int = 0) -> EmbeddingTables:
+    tables = EmbeddingTables(ROWS, 8).train()
     with torch.no_grad():
         tables.weight.copy_(
             torch.randn(tables.weight.shape, generator=torch.Generator().manual_seed(seed))
@@ -135,7 +135,7 @@ def make_several(seed: int = 0) -> Tables:
 
 
 def train_some(
-    tables: Tables, optimizer: RowOptimizer, first: int, last: int, *, lists: bool = True
+    tables: EmbeddingTables, optimizer: RowOptimizer, first: int, last: int, *, lists: bool = True
 ) -> None:
     """Steps of random look-ups: columns of several tables with repeats, ids of one table in two
     look-ups, lists empty and full.

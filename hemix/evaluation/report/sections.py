@@ -109,7 +109,7 @@ def task_section(name: str, task: Task) -> dict[str, Any]:
             f"{wording.percent(p['prediction'])} predicted, {wording.percent(p['rate'])} observed"
             for p in (points[0], points[-1])
         )
-        chart = charts.calibration(
+        chart = charts.calibration_chart(
             f"calibration-{_element_id(name)}",
             f"Calibration of {label}: observed rate against mean prediction in {len(points)} bins "
             f"of equal size. {ends}",
@@ -163,7 +163,7 @@ def auc_chart(tasks: Mapping[str, Task]) -> Markup | None:
         + (f", oracle {row.ceiling:.4f}" if row.ceiling is not None else "")
         for row in rows
     ]
-    return charts.ranges("auc", f"AUC by task. {'; '.join(texts)}.", rows, x_label="AUC")
+    return charts.interval_chart("auc", f"AUC by task. {'; '.join(texts)}.", rows, x_label="AUC")
 
 
 def curve_charts(log: Sequence[Mapping[str, Any]]) -> list[Markup]:
@@ -179,7 +179,7 @@ def curve_charts(log: Sequence[Mapping[str, Any]]) -> list[Markup]:
             continue
         ends = "; ".join(f"{c.name} from {c.y[0]:.4f} to {c.y[-1]:.4f}" for c in curves)
         result.append(
-            charts.curves(
+            charts.curve_chart(
                 f"curve-{name}",
                 f"Learning curve, {title}: {ends}.",
                 curves,
@@ -277,7 +277,7 @@ def importance_charts(content: Any, tasks: Sequence[str]) -> list[dict[str, Any]
         ]
         label = wording.words(task)
         drops = ", ".join(f"{name} {drop:.4f}" for name, drop, _ in rows[:5])
-        chart = charts.bars(
+        chart = charts.bar_chart(
             f"importance-{_element_id(task)}",
             f"AUC lost for {label}: {drops}",
             rows,

@@ -25,6 +25,8 @@ __all__ = ["analyse_arms", "analyse_power", "metric_effect"]
 
 _DEFAULT_EXPECTED_EFFECT = 0.02
 _HEADLINE_METRICS = ("pv_ctr", "uv_cvr", "gmv_per_user")
+"""Clicks per shown venue (page views); active users who order (unique visitors); amount of all
+orders (gross merchandise value) per user."""
 
 
 def analyse_arms(
@@ -75,7 +77,7 @@ def analyse_arms(
         "effects": effects,
         "looks": looks,
         **({"absent_effects": absent} if absent else {}),
-        "between_floor_and_ceiling": _positions(arms, paired) if has_bounds else {},
+        "between_floor_and_ceiling": _relative_to_bounds(arms, paired) if has_bounds else {},
     }
 
 
@@ -158,7 +160,7 @@ def _totals(measures: DailyMeasures) -> dict[str, Any]:
     return {"users": len(measures["shown"]), "requests": int(measures["requests"].sum()), **values}
 
 
-def _positions(arms: Mapping[str, ArmResult], paired: bool) -> dict[str, dict[str, float]]:
+def _relative_to_bounds(arms: Mapping[str, ArmResult], paired: bool) -> dict[str, dict[str, float]]:
     """The positions of arms between popularity (0) and the oracle (1), by metric."""
     measures = [result.measures for result in arms.values()]
     if paired:

@@ -133,7 +133,7 @@ def _forest(metric: str, effects: Sequence[Mapping[str, Any]]) -> dict[str, Any]
         for effect in effects
     ]
     values = "; ".join(f"{row.name} {row.value:+.2f} %" for row in ranges)
-    svg = charts.forest(
+    svg = charts.forest_plot(
         f"forest-{metric}",
         f"Relative differences of {title}: {values}.",
         ranges,
@@ -173,7 +173,7 @@ def _looks_figure(metric: str, looks: Sequence[Mapping[str, Any]]) -> dict[str, 
         _interval_curve("95 % interval", days, [look["ci95"] for look in looks]),
         _interval_curve("always valid", days, [look["always_valid_ci95"] for look in looks]),
     ]
-    svg = charts.curves(
+    svg = charts.curve_chart(
         f"look-{metric}-{arm}-{base}",
         f"{title} of {arm} against {base} by day.",
         curves,

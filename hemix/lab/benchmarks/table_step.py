@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from hemix.measure import PeakMemory, keep_freed_memory
-from hemix.nn.embedding import LookUp, Tables
+from hemix.nn.embedding import EmbeddingTables, LookUp
 from hemix.training.table_optimizers import build_table_optimizer
 
 __all__ = ["Implementation", "TableWorkload", "build_tables", "measure_steps"]
@@ -71,7 +71,7 @@ class _HemixTables:
         self, implementation: Implementation, optimizer: str, load: TableWorkload, weight: Tensor
     ) -> None:
         self._names = [f"field_{i}" for i in range(load.fields)]
-        self._tables = Tables(dict.fromkeys(self._names, load.rows), load.width).train()
+        self._tables = EmbeddingTables(dict.fromkeys(self._names, load.rows), load.width).train()
         with torch.no_grad():
             self._tables.weight.view(load.fields, load.rows, load.width).copy_(weight)
         backend = "fbgemm" if implementation == "fbgemm" else "torch"

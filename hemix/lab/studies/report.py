@@ -180,7 +180,7 @@ def _difference_chart(pairs: Sequence[Mapping[str, Any]], task: str, metric: str
         for pair in pairs
     ]
     listed = "; ".join(f"{row.name} {row.value:+.4f}" for row in ranges[:6])
-    svg = charts.forest(
+    svg = charts.forest_plot(
         f"forest-{task}-{metric}",
         f"Differences of {name} of {task}: {listed}.",
         ranges,
@@ -247,7 +247,7 @@ def _law_sections(content: Mapping[str, Any]) -> list[Section]:
     for number, fit in enumerate(content["fits"]):
         points = [(p["x"], p["value"], *p["ci95"]) for p in fit["points"]]
         metric, axis = _METRIC_NAMES[fit["metric"]], _axis_name(fit)
-        svg: Markup = charts.laws(
+        svg: Markup = charts.scaling_law_chart(
             f"law-{number}",
             f"{metric} of {fit['task']} against {axis}, {len(points)} points.",
             points,

@@ -14,7 +14,7 @@ from hemix.serving.ranking_log.retention import Retention
 from hemix.serving.stores import StoreLimits
 from hemix.serving.types import Event
 
-__all__ = ["RankingLogs"]
+__all__ = ["RankingLogSet"]
 
 
 @dataclass
@@ -24,7 +24,7 @@ class _OpenLog:
     """Loaded models that write to it; 0 while it is being closed"""
 
 
-class RankingLogs:
+class RankingLogSet:
     """Logs in ``folder/NAME-VERSION-SCHEMA/``: rankings go to their model's, events to all."""
 
     def __init__(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hemix.serving.ranking_log.log import RankingLog
-from hemix.serving.ranking_log.log_set import RankingLogs
+from hemix.serving.ranking_log.log_set import RankingLogSet
 from hemix.serving.stores import Store
 from hemix.serving.types import Event, LiveFeatures, StoredHistory
 
@@ -18,7 +18,7 @@ class LoggingStore:
     The caller closes the log.
     """
 
-    def __init__(self, store: Store, log: RankingLog | RankingLogs) -> None:
+    def __init__(self, store: Store, log: RankingLog | RankingLogSet) -> None:
         """Wrap a store.
 
         Args:

@@ -24,7 +24,7 @@ from hemix.schema import Schema
 from hemix.serving.config import ServeConfig
 from hemix.serving.engine import Engine
 from hemix.serving.idle_maintenance import IdleMaintenance
-from hemix.serving.ranking_log import LogCapacity, LoggingStore, RankingLog, RankingLogs
+from hemix.serving.ranking_log import LogCapacity, LoggingStore, RankingLog, RankingLogSet
 from hemix.serving.ranking_log.files import LOG_FORMAT
 from hemix.serving.ranking_log.replay import replay
 from hemix.serving.ranking_log.tables import LoggedRanking
@@ -335,7 +335,7 @@ def test_only_old_files_are_deleted_and_only_by_the_setting(tmp_path: Path) -> N
     for path in (old, of_another):
         os.utime(path, (time.time() - 3 * 86_400,) * 2)
     for days, left in ((None, True), (4, True), (2, False)):
-        logs = RankingLogs(tmp_path, keep_days=days)
+        logs = RankingLogSet(tmp_path, keep_days=days)
         log = logs.open("feed", "2", gone.schema)
         log.log_events(body, 1)
         logs.release(log)

@@ -18,7 +18,7 @@ from hemix.runs import Run
 from hemix.schema import Schema
 from hemix.serving.config import ServeConfig
 from hemix.serving.engine import Engine
-from hemix.serving.ranking_log import LoggingStore, RankingLogs
+from hemix.serving.ranking_log import LoggingStore, RankingLogSet
 from hemix.serving.ranking_log.logged_events import LoggedEvents, history_at
 from hemix.serving.ranking_log.replay import replay, replay_log
 from hemix.serving.stores import StoreLimits, open_store
@@ -56,7 +56,7 @@ def test_the_log_alone_gives_the_scores_that_were_served(
     that is loaded half-way.
     """
     run, limits = Run.load(planted_run), StoreLimits(cap=6, timeout_s=20)
-    logs = RankingLogs(tmp_path / "served", limits=limits)
+    logs = RankingLogSet(tmp_path / "served", limits=limits)
     store = open_store(url, limits)
     logged = LoggingStore(store, logs)
     first_log = logs.open("feed", "1", run.schema)
@@ -110,7 +110,7 @@ def test_events_that_the_log_lacks_are_noticed(
     hemix: Command, planted_logs: Path, planted_data: Path, planted_run: Path, tmp_path: Path
 ) -> None:
     run = Run.load(planted_run)
-    logs = RankingLogs(tmp_path / "served")
+    logs = RankingLogSet(tmp_path / "served")
     store = LoggingStore(open_store("memory://", StoreLimits(ttl_ms=None)), logs)
     log = logs.open("feed", "1", run.schema)
     engine = Engine(run, store, ServeConfig(store_timeout=20), name="feed", log=log)
@@ -143,7 +143,7 @@ def test_a_history_from_the_log_is_the_one_that_the_store_had(tmp_path: Path, se
     """Through caps, forgetting, late events, duplicates and events that enter no history."""
     draw, now = random.Random(seed), [NOON_MS]
     limits = StoreLimits(cap=4, ttl_ms=1_000, duplicate_window=2, clock_ms=lambda: now[0])
-    logs = RankingLogs(tmp_path / "served", limits=limits)
+    logs = RankingLogSet(tmp_path / "served", limits=limits)
     store = LoggingStore(open_store("memory://", limits), logs)
     schema, seen = Schema.parse(SCHEMA), []
     log = logs.open("feed", "1", schema)
