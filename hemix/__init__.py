@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hemix.api import (
+        PrepareOptions,
         ablate,
         bench,
         compare,
@@ -68,6 +69,7 @@ __all__ = [
     "Dataset",
     "ExperimentPlan",
     "HemixError",
+    "PrepareOptions",
     "RequestBatch",
     "Run",
     "ScaleConfig",
@@ -107,6 +109,7 @@ _MODULES = {
     "Dataset": "hemix.data.dataset",
     "ExperimentPlan": "hemix.lab.abtest.plan",
     "HemixError": "hemix.errors",
+    "PrepareOptions": "hemix.api.data",
     "RequestBatch": "hemix.data.batch",
     "Run": "hemix.runs.folder",
     "ScaleConfig": "hemix.lab.studies.scale",

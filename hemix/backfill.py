@@ -18,6 +18,7 @@ import pyarrow as pa
 from hemix.data.spec import TIMELESS_MS
 from hemix.data.texts import texts_of
 from hemix.errors import UsageError
+from hemix.preparation.chunks import Chunk
 from hemix.preparation.duplicates import (
     chunk_hashes,
     column_hashes,
@@ -26,7 +27,7 @@ from hemix.preparation.duplicates import (
 )
 from hemix.preparation.events import IMPRESSION
 from hemix.preparation.labels import apply_given_labels, known_immediately
-from hemix.preparation.log_table import Chunk, LogTable
+from hemix.preparation.log_table import LogTable
 from hemix.preparation.logs import Logs, open_logs
 from hemix.preparation.role_columns import check_ids, check_not_null, labels_of
 from hemix.preparation.times import times_of
@@ -146,20 +147,17 @@ def logged_events(
     keys, row_hashes = np.empty(table.rows, np.uint64), np.empty(table.rows, np.uint64)
     clocks = logs.clocks if logs.events is None else {logs.event_clock: logs.schema.clock}
     for chunk in table.chunks(None, rows):
-        at = slice(chunk.first_row, chunk.first_row + chunk.rows)
-        events = read(logs, chunk)
+        at, events = chunk.log_row, read(logs, chunk)
         keys[at] = events.keys()
         # an event without a time is never a duplicate, because it can have happened twice
-        row_hashes[at] = np.where(
-            events.time_ms == TIMELESS_MS, np.arange(at.start, at.stop), chunk_hashes(chunk, clocks)
-        )
-        progress("checking events", at.stop / table.rows)
+        row_hashes[at] = np.where(events.time_ms == TIMELESS_MS, at, chunk_hashes(chunk, clocks))
+        progress("checking events", (int(at[-1]) + 1) / table.rows)
     numbers = occurrence_numbers(keys, row_hashes)
     _warn(table, keys, row_hashes)
     del row_hashes
     for chunk in table.chunks(None, rows):
-        at = slice(chunk.first_row, chunk.first_row + chunk.rows)
-        yield at.stop, read(logs, chunk).events(keys[at], numbers[at])
+        at = chunk.log_row
+        yield int(at[-1]) + 1, read(logs, chunk).events(keys[at], numbers[at])
 
 
 def _warn(table: LogTable, keys: Array, row_hashes: Array) -> None:

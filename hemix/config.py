@@ -46,14 +46,14 @@ class TrainSettings(Section):
     epochs: Count = 1
     batch_size: Count = 256
     """Impressions a step. Whole requests are drawn, so a step may hold a few more."""
-    gradient_accumulation: CountOrZero = 0
-    """Microbatches of a step, of whole users each: less memory for the same step. Two microbatches
-    give the same bytes in one process and in two, more give the same within rounding. 0: one
-    microbatch per process.
+    gradient_accumulation: Count = 1
+    """Slots of a step. Each slot owns some partitions of the dataset, and each process computes
+    some slots, so it is a multiple of the number of processes and at most the number of partitions.
+    More slots need less memory for the same batch size.
     """
     shuffle: Literal["requests", "users", "time"] = "requests"
-    """A global shuffle of requests; a shuffle of users, with the requests of a user together; or
-    the order in time.
+    """Requests in a random order; users in a random order, with the requests of a user together;
+    or requests in the order of their time.
     """
     deduplicate: bool = True
     """Encode a user, a history and an item once for all impressions of a microbatch. Off: every

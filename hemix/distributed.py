@@ -8,12 +8,13 @@ the same order. Where another process has ended, the call raises
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -21,7 +22,9 @@ from torch import Tensor
 
 from hemix.errors import HemixError, ProcessLost, UsageError
 
-__all__ = ["DistributedContext", "on_all_ranks", "on_rank_zero"]
+__all__ = ["DistributedContext", "on_all_ranks", "on_rank_zero", "tree_reduce"]
+
+Value = TypeVar("Value")
 
 _TIMEOUT = timedelta(minutes=5)
 """Longest wait for the other processes: more than the slowest step"""
@@ -114,14 +117,25 @@ class DistributedContext:
             dist.destroy_process_group()
 
     def sum(self, tensor: Tensor) -> Tensor:
-        """Sum a tensor over all processes, in place."""
-        with _lost_processes():
-            dist.all_reduce(tensor, group=self._group)
-        return tensor
+        """Return the sum of a tensor over all processes, added in a binary tree over the ranks.
+
+        Each process adds up one piece of the tensor, so that the sum does not depend on how the
+        processes are connected.
+        """
+        flat = tensor.flatten()
+        bounds = [rank * len(flat) // self.world_size for rank in range(self.world_size + 1)]
+        counts = [end - begin for begin, end in itertools.pairwise(bounds)]
+        received, _ = self.all_to_all(flat, counts)
+        by_rank = received.view(self.world_size, counts[self.rank])
+        own_piece = tree_reduce(by_rank.__getitem__, torch.add, 0, self.world_size)
+        return torch.cat(self.all_gather(own_piece)).view_as(tensor)
 
     def any(self, flag: bool) -> bool:
         """Return whether the flag is set in any process."""
-        return bool(self.sum(torch.tensor(int(flag), device=self.device)) > 0)
+        count = torch.tensor(int(flag), device=self.device)
+        with _lost_processes():
+            dist.all_reduce(count, group=self._group)
+        return bool(count > 0)
 
     def all_gather(self, rows: Tensor) -> list[Tensor]:
         """Return the rows of every process, by rank.
@@ -228,6 +242,27 @@ class DistributedContext:
         raise HemixError(
             f"process {rank} of {self.world_size} could not {description}: {texts[rank].decode()}"
         )
+
+
+def tree_reduce(
+    value: Callable[[int], Value], add: Callable[[Value, Value], Value], first: int, last: int
+) -> Value:
+    """Add up values in a balanced binary tree, those with lower numbers on the left.
+
+    The halves of a range are added up alike wherever they are, so a process may add up one half and
+    another process the other.
+
+    Args:
+        value: Returns a value by its number; called in ascending order.
+        add: Adds two values.
+        first: Number of the first value.
+        last: One past the last.
+    """
+    if last - first == 1:
+        return value(first)
+    middle = (first + last) // 2
+    left = tree_reduce(value, add, first, middle)
+    return add(left, tree_reduce(value, add, middle, last))
 
 
 def on_all_ranks(

@@ -18,6 +18,7 @@ _EXTRAS = {
     "redis": ("redis", "redis"),
     "onnxruntime": ("onnxruntime", "onnx"),
     "lightgbm": ("lightgbm", "baselines"),
+    "pyspark": ("pyspark", "spark"),
     "tensorboard": ("tensorboard", "dev"),
 }
 

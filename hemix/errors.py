@@ -11,6 +11,7 @@ HemixError
 ├── RequestError        wrong field of a request to the server
 ├── StoreError          store of live events not reachable, too slow or damaged
 ├── ProcessLost         another process of a distributed run has ended
+├── SparkError          Spark cannot start, or has failed
 ├── ServerError         refusal of a server, or no answer
 ├── MissingExtra        optional package not installed
 └── Interrupted         a signal stopped the command
@@ -33,6 +34,7 @@ __all__ = [
     "SchemaError",
     "ServerError",
     "SettingsError",
+    "SparkError",
     "StorageError",
     "StoreError",
     "UnknownVersion",
@@ -158,6 +160,12 @@ class ProcessLost(HemixError):
 
     code = "process_lost"
     exit_code = 75  # EX_TEMPFAIL of sysexits.h: run it again
+
+
+class SparkError(HemixError):
+    """Spark cannot start, or has failed for another reason than a lost executor."""
+
+    code = "spark_failed"
 
 
 class ServerError(HemixError):

@@ -11,7 +11,7 @@ import torch
 
 from hemix import api
 from hemix.cli import main
-from hemix.preparation import prepare, shards
+from hemix.preparation import prepare
 from tests.cli.run import Command
 from tests.made_once import make_once
 from tests.planted import write_logs
@@ -95,15 +95,13 @@ def rich_data(rich_logs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 @pytest.fixture(scope="session")
-def rich_shards(rich_logs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same, prepared into shards of about ten impressions; read only."""
+def rich_partitions(rich_logs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same in five partitions; read only."""
 
     def write(out: Path) -> None:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(shards, "SHARD_CANDIDATES", 10)
-            prepare(rich_logs, out)
+        prepare(rich_logs, out, partitions=5)
 
-    return make_once(tmp_path_factory, "rich/shards", write)
+    return make_once(tmp_path_factory, "rich/partitions", write)
 
 
 @pytest.fixture(scope="session")

@@ -80,7 +80,7 @@ def test_training_display_prints_header_evaluations_and_stop() -> None:
     assert len(lines) == 5
     assert "step-00000004" in lines[0] and "640 impressions in 10 steps" in lines[1]
     assert "resumed at step 3" in lines[1] and lines[2].startswith("cpu, 2 processes of 1 threads")
-    assert lines[2].endswith("fp32, 4 microbatches a step; tables: PyTorch")
+    assert lines[2].endswith("fp32, 4 slots a step; tables: PyTorch")
     assert lines[3] == "step 4: valid loss 0.2500, AUC not defined"
     assert "step 8" in lines[4] and "step 4 are kept" in lines[4]
 

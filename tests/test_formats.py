@@ -22,13 +22,13 @@ from hemix.formats import FORMAT_KEY, SavedFormat
 from hemix.lab.abtest.arm_models import read_models, write_plan
 from hemix.lab.abtest.arm_results import read_result, write_result
 from hemix.lab.abtest.measures import MEASURES, ArmResult
-from hemix.lab.abtest.plan import ExperimentPlan, load_city
+from hemix.lab.abtest.plan import EXPERIMENT_FORMAT, ExperimentPlan, load_city
 from hemix.lab.abtest.run import _load_power
 from hemix.lab.studies.candidate import Candidate
 from hemix.lab.studies.datasets import StudyDataset
 from hemix.lab.studies.run_trial import run_trial
-from hemix.lab.studies.study import read_test_set_accesses
-from hemix.lab.studies.trial import Trial
+from hemix.lab.studies.study import STUDY_FORMAT, read_test_set_accesses
+from hemix.lab.studies.trial import TRIAL_FORMAT, Trial
 from hemix.runs import Run
 from hemix.runs.weights import sha256
 from hemix.serving.loaded_models import _test_metrics
@@ -203,7 +203,7 @@ def trial(planted_data: Path, tmp_path: Path) -> Trial:
     )
     made.write_definition()
     for name in ("result.json", "test.json"):
-        content = {FORMAT_KEY: 2, "tasks": {"click": {"auc": 0.5}}}
+        content = {FORMAT_KEY: TRIAL_FORMAT.version, "tasks": {"click": {"auc": 0.5}}}
         (made.folder / name).write_text(json.dumps(content))
     return made
 
@@ -212,7 +212,7 @@ def trial(planted_data: Path, tmp_path: Path) -> Trial:
 @pytest.mark.parametrize(
     ("file", "read"),
     [
-        ("cell.json", lambda trial: run_trial(trial.folder)),
+        ("trial.json", lambda trial: run_trial(trial.folder)),
         ("result.json", lambda trial: trial.result),
         ("result.json", lambda trial: trial.metrics("valid")),
         ("test.json", lambda trial: trial.metrics("test")),
@@ -228,11 +228,12 @@ def test_a_trial_of_a_study(
 
 @pytest.mark.parametrize("version", OTHERS)
 def test_the_log_of_accesses_to_the_test_split(tmp_path: Path, version: object) -> None:
-    path = tmp_path / "openings.jsonl"
-    path.write_text(json.dumps({FORMAT_KEY: 1, "cells": 1}) + "\n")
-    assert read_test_set_accesses(tmp_path) == [{FORMAT_KEY: 1, "cells": 1}]
+    path = tmp_path / "test_accesses.jsonl"
+    access = {FORMAT_KEY: STUDY_FORMAT.version, "trials": 1}
+    path.write_text(json.dumps(access) + "\n")
+    assert read_test_set_accesses(tmp_path) == [access]
     with path.open("a") as file:
-        file.write(json.dumps({FORMAT_KEY: version, "cells": 1}) + "\n")
+        file.write(json.dumps({**access, FORMAT_KEY: version}) + "\n")
     refused(RunError, path, lambda: read_test_set_accesses(tmp_path))
 
 
@@ -268,13 +269,13 @@ def test_the_power_of_an_experiment(tmp_path: Path, version: object) -> None:
     plan = ExperimentPlan(arms={"a": "oracle"}, logs="logs", users=1, days=1)
     no_lives: Any = None
     path = tmp_path / "power.json"
-    path.write_text(json.dumps({FORMAT_KEY: 1, "clicks": 0.5, "orders": None}))
+    path.write_text(json.dumps(EXPERIMENT_FORMAT.mark({"clicks": 0.5, "orders": None})))
     assert _load_power(plan, tmp_path, no_lives) == {"clicks": 0.5, "orders": None}
     other_version(path, version)
     refused(DataError, path, lambda: _load_power(plan, tmp_path, no_lives))
 
 
-@pytest.mark.parametrize("version", [None, b"0", b"99", b"x"])
+@pytest.mark.parametrize("version", [None, b"0", b"1", b"99", b"x"])
 def test_the_result_of_an_arm(tmp_path: Path, version: bytes | None) -> None:
     import numpy as np
 
@@ -298,7 +299,7 @@ def test_a_demo(tmp_path: Path, version: object) -> None:
 # -- the log of rankings ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("version", [None, b"0", b"99", b"x"])
+@pytest.mark.parametrize("version", [None, b"0", b"1", b"99", b"x"])
 def test_a_file_of_the_log_of_rankings(tmp_path: Path, version: bytes | None) -> None:
     path = tmp_path / "a.parquet"
     write_table(pa.table({"a": [1, 2], "b": [3, 4]}), path)

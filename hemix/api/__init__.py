@@ -4,13 +4,14 @@ The command line parses, calls these and prints. Heavy modules are imported wher
 that ``hemix simulate`` and ``hemix prepare`` never load torch.
 """
 
-from hemix.api.data import import_logs, prepare, simulate
+from hemix.api.data import PrepareOptions, import_logs, prepare, simulate
 from hemix.api.serving import log_export, log_replay, serve, store_load
 from hemix.api.studies import ablate, compare, experiment, scale
 from hemix.api.tools import bench, demo, doctor
 from hemix.api.training import evaluate, export, import_models, predict, train
 
 __all__ = [
+    "PrepareOptions",
     "ablate",
     "bench",
     "compare",

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hemix.api.types import DatasetName, PathLike, Progress, ignore_progress
+from hemix.errors import UsageError
 
-__all__ = ["import_logs", "prepare", "simulate"]
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+    from hemix.api.types import EngineName
+    from hemix.preparation.engine import Engine
+
+__all__ = ["PrepareOptions", "import_logs", "prepare", "simulate"]
 
 
 def simulate(
@@ -61,13 +70,32 @@ def import_logs(
     return run_import(name, Path(raw), Path(out), random_log=random_log)
 
 
+@dataclass(frozen=True, kw_only=True)
+class PrepareOptions:
+    """Details of a preparation."""
+
+    vocabulary_ttl_days: int | None = None
+    """With ``init_from``: drop values that no train row has had for so many days; None: never"""
+    partitions: int | None = None
+    """Number of partitions of the users, 1 to 1,000,000; None: that of the dataset ``init_from``,
+    or by the number of rows, 8 to 64. It belongs to the dataset, like its rows.
+    """
+    processes: int = 1
+    """Processes of this machine that work at a time; they change no byte"""
+    spark_master: str | None = None
+    """With ``engine="spark"``: a master URL; None: that of spark-submit or spark-defaults.conf,
+    else ``local[*]``
+    """
+
+
 def prepare(
     logs: PathLike,
     out: PathLike,
     *,
     shift_days: int | None = None,
     init_from: PathLike | None = None,
-    vocabulary_ttl_days: int | None = None,
+    engine: EngineName | SparkSession = "local",
+    options: PrepareOptions | None = None,
     on_progress: Progress = ignore_progress,
 ) -> dict[str, Any]:
     """Encode, sort and split logs into a dataset folder.
@@ -79,8 +107,9 @@ def prepare(
             same logs.
         init_from: A dataset or run folder whose vocabularies are reused and extended
             (docs/how-to/incremental.md).
-        vocabulary_ttl_days: With ``init_from``: drop values that no train row has had for so many
-            days; None: never.
+        engine: Who does the work: ``local`` (this machine), ``spark`` (a new Spark session), or a
+            Spark session (docs/how-to/spark.md). It changes no byte.
+        options: Vocabularies, partitions, processes.
         on_progress: Called with the activity and its completed fraction.
 
     Returns:
@@ -90,16 +119,53 @@ def prepare(
         UsageError: ``out`` is not new, or an argument is out of range.
         SchemaError: The schema does not fit the tables.
         DataError: A value cannot be used; the message names file, row and column.
+        ProcessLost: A process or all executors of a task were lost.
+        SparkError: Spark failed, or there is no Java.
+        MissingExtra: pyspark is not installed.
     """
     from hemix.preparation import prepare as run_prepare
     from hemix.preparation import shift_split
 
-    schema = None if shift_days is None else shift_split(Path(logs), shift_days)
-    return run_prepare(
-        Path(logs),
-        Path(out),
-        schema=schema,
-        init_from=init_from,
-        vocabulary_ttl_days=vocabulary_ttl_days,
-        progress=on_progress,
-    )
+    options = options or PrepareOptions()
+    logs, out = Path(logs), Path(out)
+    if engine != "local":  # executors have another working directory
+        logs, out = logs.absolute(), out.absolute()
+    schema = None if shift_days is None else shift_split(logs, shift_days)
+    with _spark_engine(engine, options, on_progress) as spark:
+        return run_prepare(
+            logs,
+            out,
+            schema=schema,
+            init_from=init_from,
+            vocabulary_ttl_days=options.vocabulary_ttl_days,
+            partitions=options.partitions,
+            processes=options.processes,
+            engine=spark,
+            progress=on_progress,
+        )
+
+
+def _spark_engine(
+    engine: EngineName | SparkSession, options: PrepareOptions, on_progress: Progress
+) -> AbstractContextManager[Engine | None]:
+    """Return the Spark engine; a context of None without one."""
+    if engine != "spark" and options.spark_master is not None:
+        raise UsageError(
+            f"--spark-master {options.spark_master}: expected --engine spark with it",
+            field="--spark-master",
+        )
+    if engine == "local":
+        return nullcontext()
+    if options.processes != 1:
+        raise UsageError(
+            f"--processes {options.processes}: are of --engine local",
+            field="--processes",
+            hint="the master of Spark decides how many tasks run at a time",
+        )
+    from hemix.preparation.spark.engine import SparkEngine
+    from hemix.preparation.spark.session import check_session, start_session
+
+    if engine == "spark":
+        session = start_session(options.spark_master)
+        return SparkEngine(session, stop=True, progress=on_progress)
+    return SparkEngine(check_session(engine), progress=on_progress)

@@ -2,7 +2,8 @@
 
 A field of the dataclass is annotated with ``Annotated[T, typer.Option(...)]`` or
 ``typer.Argument(...)``; a default of the field is the default of the flag. Fields of a pydantic
-model need no annotation: :func:`setting_flags` makes flags of them.
+model need no annotation: :func:`setting_flags` makes flags of them. tyro and cyclopts do this by
+themselves, but are a second command line beside Typer, with other help and other messages.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from hemix import api
-from hemix.api.types import DatasetName
+from hemix.api.types import DatasetName, EngineName
 from hemix.cli.command import add_command
 from hemix.cli.flags import DATA, Json, LogsFolder, OutFolder, Seed
 from hemix.cli.output import console, print_result
@@ -106,10 +106,33 @@ class PrepareFlags:
             show_default="never",
         ),
     ] = None
+    partitions: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=1_000_000,
+            help="Partitions of the users; part of the dataset. By default 8 to 64, by its rows.",
+            show_default=False,
+        ),
+    ] = None
+    processes: Annotated[
+        int, typer.Option(min=1, help="Processes of this machine; they change no byte.")
+    ] = 1
+    engine: Annotated[EngineName, typer.Option(help="Who does the work; it changes no byte.")] = (
+        "local"
+    )
+    spark_master: Annotated[
+        str | None,
+        typer.Option(
+            "--spark-master",
+            help="With --engine spark: master URL, such as local[4] or spark://HOST:7077.",
+            show_default="spark-defaults.conf, or local[*]",
+        ),
+    ] = None
     json_: Json = False
 
 
-@add_command(commands, panel=DATA, example="hemix prepare logs --out data")
+@add_command(commands, panel=DATA, example="hemix prepare logs --out data --processes 4")
 def prepare(flags: PrepareFlags) -> None:
     """Encode, sort and split logs into a dataset folder."""
     from hemix.display import Display, manifest_summary
@@ -120,7 +143,13 @@ def prepare(flags: PrepareFlags) -> None:
             flags.out,
             shift_days=flags.shift_days,
             init_from=flags.init_from,
-            vocabulary_ttl_days=flags.vocabulary_ttl_days,
+            engine=flags.engine,
+            options=api.PrepareOptions(
+                vocabulary_ttl_days=flags.vocabulary_ttl_days,
+                partitions=flags.partitions,
+                processes=flags.processes,
+                spark_master=flags.spark_master,
+            ),
             on_progress=display.progress,
         )
     print_result(manifest, flags.json_, manifest_summary(manifest, flags.out))

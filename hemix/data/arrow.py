@@ -1,4 +1,8 @@
-"""PyArrow, imported at its first use, so that ``import hemix`` and reading a schema stay fast."""
+"""PyArrow, imported at its first use, so that ``import hemix`` and reading a schema stay fast.
+
+``importlib.util.LazyLoader`` would put the unloaded module into ``sys.modules``, for all other code
+in the process too.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,10 @@
 """Local times, local days and calendar fields of times in milliseconds UTC.
 
-The offset of a zone is looked up once per distinct quarter of an hour. A few zones changed theirs
-within a quarter, such as St. John's until 2011; times of such a quarter are looked up one by one.
+The offset of a zone is looked up once per distinct day, and on a day on which it changes once per
+quarter of an hour. A few zones changed theirs within a quarter, such as St. John's until 2011;
+times of such a quarter are looked up one by one.
+Arrow's ``local_timestamp`` reads the system's time zones alone; ``zoneinfo`` has those of tzdata on
+machines without them.
 """
 
 from __future__ import annotations
@@ -43,17 +46,25 @@ _QUARTER_MS = 900_000
 _HOUR_MS = 3_600_000
 _DAY_MS = 86_400_000
 _CHANGES = 7 * _DAY_MS
-"""Marks a quarter in which the offset changes; no zone has this offset"""
+"""Marks a day or a quarter in which the offset changes; no zone has this offset"""
 _FEW = 32
 """For at most so many values, one look-up each is faster than finding distinct values"""
 
 
-@lru_cache(maxsize=1 << 18)
+@lru_cache(maxsize=1 << 16)
+def _day_offset_ms(day: int, timezone: str) -> int:
+    """The offset on a UTC day; _CHANGES if it changes on that day."""
+    return _offset_within(day * _DAY_MS, _DAY_MS, timezone)
+
+
+@lru_cache(maxsize=1 << 16)
 def _quarter_offset_ms(quarter: int, timezone: str) -> int:
     """The offset in a quarter of an hour; _CHANGES if it changes within the quarter."""
-    first, last = (
-        _offset_ms(quarter * _QUARTER_MS + within, timezone) for within in (0, _QUARTER_MS - 1)
-    )
+    return _offset_within(quarter * _QUARTER_MS, _QUARTER_MS, timezone)
+
+
+def _offset_within(begin_ms: int, length_ms: int, timezone: str) -> int:
+    first, last = (_offset_ms(begin_ms + within, timezone) for within in (0, length_ms - 1))
     return first if first == last else _CHANGES
 
 
@@ -82,8 +93,11 @@ def local_ms(time_ms: Array, timezone: str) -> Array:
     if timezone == "UTC" or time_ms.size == 0:
         return time_ms
     timed = time_ms != TIMELESS_MS
-    quarters = np.where(timed, time_ms // _QUARTER_MS, EARLIEST_MS // _QUARTER_MS)
-    offsets = _of_each(_quarter_offset_ms, quarters, timezone)
+    known_ms = np.where(timed, time_ms, EARLIEST_MS)
+    offsets = _of_each(_day_offset_ms, known_ms // _DAY_MS, timezone)
+    changing = np.flatnonzero(offsets == _CHANGES)
+    quarters = known_ms[changing] // _QUARTER_MS
+    offsets[changing] = _of_each(_quarter_offset_ms, quarters, timezone)
     for row in np.flatnonzero(offsets == _CHANGES).tolist():
         offsets[row] = _offset_ms(int(time_ms[row]), timezone)
     return np.where(timed, time_ms + offsets, time_ms)

@@ -1,17 +1,29 @@
-"""A prepared dataset folder, memory-mapped."""
+"""A prepared dataset folder: shared files, and partitions of its users."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from hemix.data.entities import history_numbers, match_key_columns
-from hemix.data.history import HistoryStore
-from hemix.data.layout import MANIFEST_FORMAT, SPEC_FORMAT, SPLITS, Block, file_hash, load_array
+from hemix.data.layout import (
+    MANIFEST_FORMAT,
+    SPEC_FORMAT,
+    SPLITS,
+    Block,
+    load_array,
+    partition_folder,
+)
+from hemix.data.partition import Partition, verify_files
+from hemix.data.partitioned import PartitionedRows, Pieces
 from hemix.data.spec import InputSpec
-from hemix.data.split import Int64Array, Split
+from hemix.data.split import Split
 from hemix.errors import DataError, UsageError
 from hemix.features.history_counts import HISTORY_COUNTS, number_of_actions
 from hemix.representation import html_table, one_line
@@ -19,22 +31,40 @@ from hemix.schema import Schema
 
 __all__ = ["Dataset"]
 
+Int64Array = npt.NDArray[np.int64]
+
+_OPEN_PARTITIONS = 256
+"""Partitions whose files stay mapped; Linux allows a process about 65,000 mappings"""
+
 
 class Dataset:
-    """A dataset folder made by ``hemix prepare``."""
+    """A dataset folder made by ``hemix prepare``.
 
-    def __init__(self, folder: str | Path, *, history_events_max: int | None = None) -> None:
+    Users, their rows and the impressions of a split are numbered over the open partitions, one
+    partition after the other. A partition is read at its first use.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        partitions: Sequence[int] | None = None,
+        history_events_max: int | None = None,
+    ) -> None:
         """Open a folder.
 
         Args:
             folder: The dataset folder.
+            partitions: Numbers of the partitions to open; None: all.
             history_events_max: Most events that a request sees, its newest ones; None: what the
                 schema says.
 
         Raises:
             DataError: Names what is missing or damaged.
+            UsageError: There is no such partition.
         """
         self.folder = Path(folder)
+        self.history_events_max = history_events_max
         manifest = self.folder / "manifest.json"
         if not manifest.is_file():
             raise DataError(
@@ -43,9 +73,12 @@ class Dataset:
                 code="missing_dataset",
                 field=str(self.folder),
             )
+        self.manifest = MANIFEST_FORMAT.read(manifest)
         try:
-            self.manifest = MANIFEST_FORMAT.read(manifest)
             self.spec = InputSpec.from_json(SPEC_FORMAT.read(self.folder / "spec.json"))
+            self.partitions = self._numbers(partitions)
+            self.users = PartitionedRows(self.partition_counts("users"))
+            self.user_rows = PartitionedRows(self.partition_counts("user_rows"))
         except (KeyError, TypeError) as error:
             raise DataError(
                 f"{self.folder}: damaged manifest.json or spec.json: {error}",
@@ -60,9 +93,7 @@ class Dataset:
                 code="other_schema",
                 field=str(self.folder),
             )
-        self.users = Block.load(
-            self.folder / "users", "features", len(self.spec.user.jagged_tables)
-        )
+        self._partition = lru_cache(maxsize=_OPEN_PARTITIONS)(self._open)
         self.items = Block.load(
             self.folder / "items", "features", len(self.spec.item.jagged_tables)
         )
@@ -74,12 +105,18 @@ class Dataset:
         self._match_columns = match_key_columns(self.schema)
         has_matches = self.history_numbers.matches is not None
         self._item_keys = load_array(self.folder / "items" / "keys.npy") if has_matches else None
-        self.history = HistoryStore(
-            self.folder / "history",
-            self.schema.history,
-            self.schema.clock.timezone,
-            history_events_max,
-        )
+
+    def _numbers(self, partitions: Sequence[int] | None) -> tuple[int, ...]:
+        count = len(self.manifest["partitions"])
+        if partitions is None:
+            return tuple(range(count))
+        wrong = [number for number in partitions if not 0 <= number < count]
+        if wrong:
+            raise UsageError(
+                f"partitions: {wrong[0]}: {self.folder} has the partitions 0 to {count - 1}",
+                field="partitions",
+            )
+        return tuple(sorted(set(partitions)))
 
     def _facts(self) -> dict[str, object]:
         """The facts of the representations."""
@@ -87,6 +124,7 @@ class Dataset:
         return {
             "name": self.schema.name,
             "rows": sum(split["rows"] for split in splits.values()),
+            "partitions": len(self.partitions),
             "folder": self.folder,
         }
 
@@ -97,25 +135,81 @@ class Dataset:
         rows = {f"{name} rows": split["rows"] for name, split in self.manifest["splits"].items()}
         return html_table("Dataset", self._facts() | rows)
 
-    def verify(self, *, but: str | None = None) -> None:
-        """Compare every array with its hash in the manifest, but those of the split ``but``.
+    # -- partitions --------------------------------------------------------------------------------
 
-        Raises DataError naming the first file that is missing or damaged.
+    def partition(self, number: int) -> Partition:
+        """Return a partition by its number.
+
+        Raises DataError where its folder is missing, damaged or of another dataset.
         """
-        for name, entry in self.manifest["files"].items():
-            if but is not None and but in name.split("/"):
-                continue
-            path = self.folder / name
-            if not path.is_file():
-                raise DataError(
-                    f"{path}: missing from the dataset folder", code="missing_file", field=str(path)
-                )
-            if file_hash(path) != entry["xxh64"]:
-                raise DataError(
-                    f"{path}: damaged: its hash is not the one in manifest.json",
-                    code="damaged_file",
-                    field=str(path),
-                )
+        return self._partition(number)
+
+    def _open(self, number: int) -> Partition:
+        entries = self.manifest["partitions"]
+        return Partition(
+            partition_folder(self.folder, number),
+            position=(number, len(entries)),
+            digest=entries[number]["xxh64"],
+            spec=self.spec,
+        )
+
+    def opened(self, pieces: Pieces) -> list[Partition]:
+        """Return the partition of each piece."""
+        return [self._partition(self.partitions[place]) for place in pieces.partitions]
+
+    def partition_counts(self, key: str, split: str | None = None) -> Int64Array:
+        """Count rows of every open partition by the manifest.
+
+        Args:
+            key: ``users``, ``user_rows`` or ``events``; of a split ``requests`` or ``rows``.
+            split: Name of the split.
+
+        Returns:
+            int64 [open partitions].
+        """
+        entries = [self.manifest["partitions"][number] for number in self.partitions]
+        counts = [(entry if split is None else entry["splits"][split])[key] for entry in entries]
+        return np.array(counts, dtype=np.int64)
+
+    # -- identity ----------------------------------------------------------------------------------
+
+    def file_hashes(self) -> dict[str, str]:
+        """Return the xxh64 of every shared file and of every partition's manifest by path.
+
+        They and the schema make a dataset the same one, wherever it lies.
+        """
+        manifest = self.manifest
+        return {
+            **{f"encoders/{name}": digest for name, digest in manifest["encoders"].items()},
+            **{name: entry["xxh64"] for name, entry in manifest["files"].items()},
+            **{
+                f"partitions/{number:05d}/manifest.json": entry["xxh64"]
+                for number, entry in enumerate(manifest["partitions"])
+            },
+        }
+
+    def verify(self, *, but: str | None = None) -> None:
+        """Compare every file with its hash, but those of the split ``but``.
+
+        Of the partitions only the open ones are read. Raises DataError naming the first file that
+        is missing or damaged.
+        """
+        verify_files(self.folder, self.manifest["files"])
+        for number in self.partitions:
+            self._open(number).verify(but=but)
+
+    # -- content -----------------------------------------------------------------------------------
+
+    def user_ids(self, users: npt.NDArray[np.integer[Any]]) -> pa.ChunkedArray:
+        """Return the raw ids of users, int [n] numbers in ascending order of their partitions."""
+        pieces = self.users.pieces(users)
+        assert pieces.order is None, "partition by partition"
+        return pa.chunked_array(
+            [
+                partition.user_ids.take(pa.array(rows))
+                for partition, rows in zip(self.opened(pieces), pieces.each, strict=True)
+            ]
+        )
 
     def match_keys(self, item_rows: Int64Array) -> npt.NDArray[np.uint64]:
         """uint64 [rows, C]: keys of the columns in which match counts compare, of item versions."""

@@ -70,7 +70,8 @@ class Encoders:
 
     A saved folder has encoders.json and schema.yaml. Each vocabulary has the files NNN.keys.npy
     (sorted), NNN.ids.npy, NNN.seen.npy, and NNN.parquet for people. Users and items have
-    users.keys.npy and users.ids.npy, and so on.
+    users.keys.npy and users.ids.npy, and so on; those of users have no rows in a dataset, which
+    numbers its users by partition.
     """
 
     schema: Schema

@@ -1,4 +1,4 @@
-"""The history store of a dataset: every user's events, sorted by time and memory-mapped.
+"""The histories of a dataset: every user's events, sorted by time and memory-mapped.
 
 A request gets a history range: three positions in its user's events, found by binary search. No
 event at or after the time of the request (minus the delay) is inside the range.
@@ -6,6 +6,7 @@ event at or after the time of the request (minus the delay) is inside the range.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -13,16 +14,16 @@ import numpy.typing as npt
 
 from hemix.data.clock import day_start_ms
 from hemix.data.layout import load_array
-from hemix.data.search import first_at_least
+from hemix.data.search import Values, first_at_least
 from hemix.schema import History
 
-__all__ = ["HistoryStore", "find_history_ranges"]
+__all__ = ["HistoryEvents", "find_history_ranges"]
 
 Int64Array = npt.NDArray[np.int64]
 
 
 def find_history_ranges(
-    times_ms: Int64Array,
+    times_ms: Values,
     first: Int64Array,
     last: Int64Array,
     request_time_ms: Int64Array,
@@ -51,70 +52,33 @@ def find_history_ranges(
         real-time history, end.
     """
     request_time_ms = np.asarray(request_time_ms, dtype=np.int64)
-    end = first_at_least(times_ms, first, last, request_time_ms - delay_ms)
     window = history.realtime_window_ms
     since_ms = (
         day_start_ms(request_time_ms, timezone) if window == "day" else request_time_ms - window
     )
-    realtime = np.maximum(
-        first_at_least(times_ms, first, end, since_ms), end - history.realtime_length
-    )
+    bounds_ms = np.stack([since_ms, request_time_ms - delay_ms], axis=1)
+    since, end = first_at_least(times_ms, first, last, bounds_ms).T
+    realtime = np.maximum(np.minimum(since, end), end - history.realtime_length)
     begin = np.maximum(first, realtime - history.global_length)
     return np.stack([begin, realtime, end], axis=1)
 
 
-class HistoryStore:
-    """The events of all users in a dataset folder."""
+@dataclass(frozen=True, kw_only=True)
+class HistoryEvents:
+    """The events of the users of one partition, memory-mapped."""
 
-    def __init__(
-        self, folder: Path, history: History, timezone: str, events_max: int | None = None
-    ) -> None:
-        """Memory-map the files.
+    offsets: Int64Array
+    """int64 [users + 1]: user u has the events offsets[u]:offsets[u + 1], sorted by time"""
+    time_ms: Int64Array
+    """int64 [E], UTC"""
+    item_row: npt.NDArray[np.int32]
+    """int32 [E]: a row of the dataset's items"""
+    ids: npt.NDArray[np.int32]
+    """int32 [E, fields]"""
 
-        Args:
-            folder: The folder ``history`` of a dataset.
-            history: Lengths, window and delay of the schema.
-            timezone: IANA name.
-            events_max: Largest number of events of a request; None for the schema's lengths.
-
-        Raises:
-            DataError: A file is missing or damaged.
-        """
-        self.offsets: Int64Array = load_array(folder / "offsets.npy")
-        """int64 [users + 1]"""
-        self.time_ms: Int64Array = load_array(folder / "time_ms.npy")
-        """int64 [E]"""
-        self.item_row: npt.NDArray[np.int32] = load_array(folder / "item_row.npy")
-        """int32 [E]"""
-        self.ids: npt.NDArray[np.int32] = load_array(folder / "ids.npy")
-        """int32 [E, fields]"""
-        self._history = history
-        self._timezone = timezone
-        self._events_max = events_max
-
-    def ranges(self, user: Int64Array, request_time_ms: Int64Array) -> Int64Array:
-        """Find the history range of each request.
-
-        Args:
-            user: int [Q], user numbers.
-            request_time_ms: int64 [Q], UTC.
-
-        Returns:
-            int64 [Q, 3], positions in the store, see :func:`find_history_ranges`.
-        """
-        user = np.asarray(user, dtype=np.int64)
-        first, last = self.offsets[user], self.offsets[user + 1]
-        delay_ms = self._history.delay_ms
-        ranges = find_history_ranges(
-            self.time_ms,
-            first,
-            last,
-            request_time_ms,
-            self._history,
-            self._timezone,
-            delay_ms=delay_ms,
+    @classmethod
+    def load(cls, folder: Path) -> HistoryEvents:
+        """Map the files of a folder. Raises DataError naming one that is missing or damaged."""
+        return cls(
+            **{field.name: load_array(folder / f"{field.name}.npy") for field in fields(cls)}
         )
-        if self._events_max is None:
-            return ranges
-        shortened: Int64Array = np.maximum(ranges, ranges[:, 2:] - self._events_max)
-        return shortened

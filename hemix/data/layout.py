@@ -1,20 +1,25 @@
 """Arrays of a dataset folder: written once, then memory-mapped.
 
+Arrays are written in chunks, before their number of rows is known. ``np.save`` and ``open_memmap``
+need it first, so :class:`Appender` writes the header of the .npy format (version 1.0) at the end.
+
 docs/reference/dataset.md lists the files.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import xxhash
 
+from hemix.data.arrow import pa
 from hemix.data.jagged_array import JaggedArray
 from hemix.errors import DataError
 from hemix.files import storage_errors
@@ -28,11 +33,14 @@ __all__ = [
     "Block",
     "file_hash",
     "load_array",
+    "partition_folder",
     "save_array",
 ]
 
-MANIFEST_FORMAT = SavedFormat(version=2, error=DataError, remedy="prepare the logs again")
-"""Of manifest.json and of all arrays that it lists; 2 since items have the keys of match counts"""
+MANIFEST_FORMAT = SavedFormat(version=3, error=DataError, remedy="prepare the logs again")
+"""Of the manifest.json of a dataset and of its partitions, and of all files that they list; 3 since
+a dataset is a set of partitions
+"""
 SPEC_FORMAT = SavedFormat(version=2, error=DataError, remedy="prepare the logs again")
 
 SPLITS = ("train", "valid", "test")
@@ -140,6 +148,16 @@ class Block:
         )
 
 
+def partition_folder(data: Path, number: int) -> Path:
+    """Return the folder of a partition.
+
+    Args:
+        data: The dataset folder.
+        number: Number of the partition, from 0.
+    """
+    return data / "partitions" / f"{number:05d}"
+
+
 def save_array(path: Path, array: Array) -> None:
     """Write an array as .npy.
 
@@ -165,10 +183,20 @@ def file_hash(path: Path) -> str:
 
 
 def load_array(path: Path) -> Array:
-    """Memory-map an array read-only; raise DataError if the file is missing or damaged."""
+    """Memory-map an array read-only; raise DataError if the file is missing or damaged.
+
+    Unlike ``np.load``, the mapping holds no file descriptor, because many partitions have many
+    files.
+    """
     try:
-        mapped: Array = np.load(path, mmap_mode="r", allow_pickle=False)
-        return mapped.view(np.ndarray)  # indexing is slow for np.memmap
+        with pa.memory_map(str(path)) as file:
+            np.lib.format.read_magic(file)
+            shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(file)
+            content = file.read_buffer()  # stays mapped without the file
+        order: Literal["F", "C"] = "F" if is_fortran else "C"
+        count = math.prod(shape)
+        flat = np.frombuffer(content, dtype, count) if count else np.zeros(0, dtype)
+        return flat.reshape(shape, order=order)
     except FileNotFoundError as error:
         raise DataError(
             f"{path}: missing from the dataset folder", code="missing_file", field=str(path)

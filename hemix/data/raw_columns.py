@@ -14,6 +14,7 @@ import numpy.typing as npt
 from hemix.data.arrow import pa, pc
 from hemix.data.jagged_array import JaggedArray
 from hemix.errors import DataError
+from hemix.splitmix import mix_bits
 
 __all__ = [
     "MAX_NUMBER",
@@ -24,7 +25,6 @@ __all__ = [
     "from_arrow",
     "is_list",
     "is_number",
-    "mix_bits",
     "numbers_of",
     "row_hashes",
     "take",
@@ -44,9 +44,6 @@ MAX_NUMBER = 1e30
 a log, such as DBL_MAX for "no value", counts as this number; a server refuses it.
 """
 
-_INCREMENT = np.uint64(0x9E3779B97F4A7C15)
-_FACTORS = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
-_SHIFTS = (np.uint64(30), np.uint64(27), np.uint64(31))
 """Constants of splitmix64"""
 
 
@@ -184,14 +181,3 @@ def row_hashes(raw: RawColumn) -> Array:
     if raw.dtype.kind == "f":
         raw = np.where(raw == 0, 0.0, raw).astype(np.float64).view(np.uint64)  # -0.0 equals 0.0
     return mix_bits(raw.astype(np.uint64))
-
-
-def mix_bits(x: Array) -> Array:
-    """Map uint64 to uint64, one to one, so that every bit depends on all bits (splitmix64)."""
-    x = x + _INCREMENT
-    x ^= x >> _SHIFTS[0]
-    x *= _FACTORS[0]
-    x ^= x >> _SHIFTS[1]
-    x *= _FACTORS[1]
-    x ^= x >> _SHIFTS[2]
-    return x

@@ -25,6 +25,10 @@ class Replacement:
     """The probability of each known id"""
     seed: tuple[int, ...]
 
+    def of_batch(self, *numbers: int) -> Replacement:
+        """Return the replacement of one batch, with the batch's numbers behind the seed."""
+        return replace(self, seed=(*self.seed, *numbers))
+
     def apply(
         self, blocks: Mapping[str, Block], event_ids: Ids, spec: InputSpec
     ) -> tuple[dict[str, Block], Ids]:

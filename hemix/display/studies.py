@@ -135,4 +135,4 @@ def _differences_table(pairs: Sequence[Mapping[str, Any]], task: str) -> list[st
 
 
 def _failure_lines(content: Mapping[str, Any]) -> list[str]:
-    return [f"failed: {failure['cell']}: {failure['error']}" for failure in content["failed"]]
+    return [f"failed: {failure['trial']}: {failure['error']}" for failure in content["failed"]]

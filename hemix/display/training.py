@@ -86,17 +86,15 @@ def _training_header(header: Record) -> list[str]:
         lines.append("no complete checkpoint to resume from: training starts at step 0")
     resumed = f", resumed at step {header['resumed_at']:,}" if header["resumed_at"] else ""
     processes = "" if header["processes"] == 1 else f"{header['processes']} processes of "
-    accumulation = header["gradient_accumulation"]
-    microbatches = (
-        "" if accumulation == header["processes"] else f", {accumulation} microbatches a step"
-    )
+    count = header["gradient_accumulation"]
+    slots = "" if count == header["processes"] else f", {count} slots a step"
     return [
         *lines,
         f"train {header['model']} ({header['size']}): {header['dense_parameters']:,} dense and "
         f"{header['embedding_parameters']:,} embedding parameters, "
         f"{header['train_impressions']:,} impressions in {header['steps']:,} steps{resumed}",
         f"{header['device']}, {processes}{header['threads']} threads, "
-        f"{header['precision']}{microbatches}; tables: {header['embedding_backend']}",
+        f"{header['precision']}{slots}; tables: {header['embedding_backend']}",
     ]
 
 

@@ -1,8 +1,8 @@
 """Dated statistics: smoothed target encoding, out of time.
 
-A key is encoded by the label's rate and count among its rows (target or mean encoding), as known
-at the end of each earlier day, so no row sees its own label or a later one. A statistic gives two
-numbers for a key and a request's day d, both from what was known before d:
+A key is encoded by the label's rate and count among its rows (target or mean encoding). Both are
+those at the end of each earlier day, so no row sees its own label or a later one. A statistic gives
+two numbers for a key and a request's day d, both from what was known before d:
 
 - prior = positives / rows of all keys, at least half a row away from 0 and from 1
 - rate = logit((positives + smoothing * prior) / (rows + smoothing)) - logit(prior), in log odds
@@ -28,11 +28,11 @@ import numpy.typing as npt
 from pydantic import Field
 
 from hemix.data.layout import file_hash, load_array
-from hemix.data.raw_columns import mix_bits
 from hemix.data.search import first_at_least
 from hemix.errors import DataError
 from hemix.features.base import FeatureType, SchemaSection
 from hemix.features.history_counts import HISTORY_COUNTS
+from hemix.splitmix import mix_bits
 from hemix.validation import InvalidKey
 
 __all__ = [

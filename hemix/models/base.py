@@ -269,18 +269,20 @@ class Ranker(nn.Module, ABC):
         zeros = torch.zeros_like(labels)
         return heads.loss_sums(zeros, labels, weights, self.spec, self.config.funnel)[1]
 
-    def loss_sums(self, logits_NT: Tensor, batch: RequestBatch) -> tuple[Tensor, Tensor]:
-        """Return sums that add up over the batches of a split.
+    def loss_sums(
+        self, logits_NT: Tensor, labels_NT: Tensor, weights_NT: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return sums that add up over the rows of a split.
 
         Args:
             logits_NT: [N, T], from :meth:`forward`.
-            batch: The batch of the logits, with labels.
+            labels_NT: [N, T]; 0 where unknown.
+            weights_NT: [N, T]; 0 where the label is unknown.
 
         Returns:
             The summed loss [T] and the summed weight [T].
         """
-        labels, weights = _labels(batch)
-        return heads.loss_sums(logits_NT, labels, weights, self.spec, self.config.funnel)
+        return heads.loss_sums(logits_NT, labels_NT, weights_NT, self.spec, self.config.funnel)
 
     def rescale(self, slope_T: Tensor, shift_T: Tensor) -> None:
         """Change the weights so that every task's logit becomes ``slope * logit + shift``.

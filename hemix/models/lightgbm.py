@@ -216,16 +216,17 @@ class LightGBM:
         """Return probabilities [N] by output; negative sampling undone."""
         return probabilities(self(batch), self.spec)
 
-    def loss_sums(self, logits_NT: Tensor, batch: RequestBatch) -> tuple[Tensor, Tensor]:
-        """Return sums that add up over the batches of a split: loss [T] and weight [T].
+    def loss_sums(
+        self, logits_NT: Tensor, labels_NT: Tensor, weights_NT: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return sums that add up over the rows of a split: loss [T] and weight [T].
 
         Args:
             logits_NT: [N, T].
-            batch: The batch of the logits, with labels.
+            labels_NT: [N, T]; 0 where unknown.
+            weights_NT: [N, T]; 0 where the label is unknown.
         """
-        assert batch.labels is not None and batch.weights is not None, "needs labels"
-        funnel = self.config.funnel
-        return loss_sums(logits_NT, batch.labels, batch.weights, self.spec, funnel)
+        return loss_sums(logits_NT, labels_NT, weights_NT, self.spec, self.config.funnel)
 
     def keep_user(self, state: Tensor) -> Tensor:
         """Return the state unchanged: it is complete."""

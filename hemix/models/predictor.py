@@ -125,12 +125,15 @@ class Predictor(Protocol):
         """
         ...
 
-    def loss_sums(self, logits_NT: Tensor, batch: RequestBatch) -> tuple[Tensor, Tensor]:
-        """Return sums that add up over the batches of a split.
+    def loss_sums(
+        self, logits_NT: Tensor, labels_NT: Tensor, weights_NT: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return sums that add up over the rows of a split.
 
         Args:
             logits_NT: [N, T].
-            batch: The batch of the logits, with labels.
+            labels_NT: [N, T]; 0 where unknown.
+            weights_NT: [N, T]; 0 where the label is unknown.
 
         Returns:
             The summed loss [T] and the summed weight [T].

@@ -20,6 +20,7 @@ from hemix.data.clock import local_text, moment_ms
 from hemix.data.keys import distinct
 from hemix.data.raw_columns import numbers_of
 from hemix.errors import SchemaError
+from hemix.preparation.chunks import Chunk
 from hemix.preparation.date_texts import (
     YEAR_LAST,
     YearLastDates,
@@ -29,7 +30,6 @@ from hemix.preparation.date_texts import (
     is_time,
     lower_bound,
 )
-from hemix.preparation.log_table import Chunk
 from hemix.preparation.role_columns import check_not_null
 from hemix.schema import Boundary, Clock, Schema
 
@@ -73,13 +73,16 @@ class Comparison(Protocol):
         """Return one of the values as text for a message."""
 
 
-def comparison_of(schema: Schema, kind: pa.DataType, table: str) -> Comparison:
+def comparison_of(
+    schema: Schema, kind: pa.DataType, table: str, dates: YearLastDates
+) -> Comparison:
     """Choose the comparison for the type of the split's column.
 
     Args:
         schema: The schema with the split.
         kind: Arrow type of the column.
         table: Path of the table, for messages.
+        dates: Receives the dates of a column of text.
 
     Raises:
         SchemaError: Boundaries cannot be compared with this type.
@@ -95,7 +98,7 @@ def comparison_of(schema: Schema, kind: pa.DataType, table: str) -> Comparison:
     if t.is_integer(kind) or t.is_floating(kind) or t.is_decimal(kind):
         return _Numbers(column, where, whole=t.is_integer(kind))
     if t.is_string(kind):
-        return _Texts(column, where)
+        return _Texts(column, where, dates)
     raise SchemaError(
         f"split.column: no boundary compares with {where}: name a column of dates, times, numbers "
         "or text",
@@ -105,7 +108,8 @@ def comparison_of(schema: Schema, kind: pa.DataType, table: str) -> Comparison:
 
 def _refused(name: str, value: Boundary, where: str, advice: str) -> SchemaError:
     return SchemaError(
-        f"split.{name}: {value!r} does not compare with {where}{'; ' if advice else ''}{advice}"
+        f"split.{name}: {value!r} does not compare with {where}{'; ' if advice else ''}{advice}",
+        field=f"split.{name}",
     )
 
 
@@ -130,13 +134,16 @@ class _ClockTimes:
                 return moment_ms(value, self._clock.timezone)
             except ValueError as error:
                 raise SchemaError(
-                    f"split.{name}: expected a date or time such as 2026-01-15 06:00, got {value!r}"
+                    f"split.{name}: expected a date or time such as 2026-01-15 06:00, got "
+                    f"{value!r}",
+                    field=f"split.{name}",
                 ) from error
         day = compact_day(value)
         if day is not None:
             raise SchemaError(
                 f"split.{name}: expected a date or a number in {self._clock.unit} on the clock, "
                 f"got {value!r}",
+                field=f"split.{name}",
                 hint=f"write {day.isoformat()}",
             )
         if math.isinf(value):
@@ -311,10 +318,10 @@ class _Numbers:
 class _Texts:
     """Text. A day or time in the schema must have the format of the column."""
 
-    def __init__(self, column: str, where: str) -> None:
+    def __init__(self, column: str, where: str, dates: YearLastDates) -> None:
         self._column, self._where = column, where
         self._boundaries: dict[str, str] = {}
-        self._year_last = YearLastDates()
+        self._dates = dates
 
     def boundary(self, name: str, value: Boundary) -> str:
         """Return a boundary that compares with the column's texts.
@@ -334,7 +341,8 @@ class _Texts:
             if not lower_bound(lower) < lower_bound(value):
                 raise SchemaError(
                     f"split.{name}: expected {lower_name} < {name} as text like {self._where}, got "
-                    f"{lower!r} and {value!r}"
+                    f"{lower!r} and {value!r}",
+                    field=f"split.{name}",
                 )
         self._boundaries[name] = value
         return lower_bound(value)
@@ -382,7 +390,7 @@ class _Texts:
         if not any(YEAR_LAST.fullmatch(boundary) for boundary in self._boundaries.values()):
             return
         for text in (*self._boundaries.values(), *unique.to_pylist()):
-            if not self._year_last.sorts_by_time(text):
+            if not self._dates.add(text):
                 row = max(pc.index(values, text).as_py(), 0)
                 raise chunk.where.error(
                     row,

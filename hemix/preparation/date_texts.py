@@ -142,13 +142,25 @@ class YearLastDates:
     def __init__(self) -> None:
         self._seen: tuple[set[int], set[int], set[int]] = set(), set(), set()
 
-    def sorts_by_time(self, text: str) -> bool:
-        """Whether this date and all earlier ones sort by time, in either order of day and month."""
+    def add(self, text: str) -> bool:
+        """Add a date; returns whether this date and all earlier ones sort by time, in either order
+        of day and month.
+        """
         match = YEAR_LAST.fullmatch(text)
         if match is None:
             return True
         for numbers, group in zip(self._seen, (1, 3, 4), strict=True):
             numbers.add(int(match[group]))
+        return self._sort_by_time
+
+    def update(self, other: YearLastDates) -> bool:
+        """Add all dates of ``other``; returns whether all dates sort by time."""
+        for numbers, others in zip(self._seen, other._seen, strict=True):
+            numbers |= others
+        return self._sort_by_time
+
+    @property
+    def _sort_by_time(self) -> bool:
         first, second, years = self._seen
-        month_first = max(second) > 12
-        return len(years) == 1 and (month_first or len(first) == 1 or len(second) == 1)
+        month_first = max(second, default=0) > 12
+        return len(years) < 2 and (month_first or len(first) < 2 or len(second) < 2)

@@ -18,11 +18,12 @@ import pyarrow.compute as pc
 from hemix.data.clock import date_start_ms
 from hemix.data.jagged_array import JaggedArray
 from hemix.data.keys import keys_of, keys_of_texts, xxh64_texts
-from hemix.data.raw_columns import mix_bits, row_hashes
+from hemix.data.raw_columns import row_hashes
 from hemix.data.texts import family, texts_of
 from hemix.preparation.arrow_types import map_list_values
-from hemix.preparation.log_table import Chunk
+from hemix.preparation.chunks import Chunk
 from hemix.schema import Clock
+from hemix.splitmix import mix_bits
 
 __all__ = ["chunk_hashes", "column_hashes", "occurrence_numbers", "warn_about_duplicates"]
 

@@ -40,7 +40,9 @@ def partition_of(folders: Sequence[str], file: str) -> Partition:
             continue
         column = unquote(name)
         if column in values:
-            raise DataError(f"{file}: column {column!r} is in the names of two folders")
+            raise DataError(
+                f"{file}: column {column!r} is in the names of two folders", field=column
+            )
         values[column] = None if value in ("", _NULL) else _unquoted(value)
     return tuple(values.items())
 

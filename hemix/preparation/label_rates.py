@@ -18,10 +18,10 @@ from hemix.data.layout import SPLITS, Block
 from hemix.data.levels import level_features, level_spec
 from hemix.data.spec import MISSING, UNKNOWN
 from hemix.features.base import LEVELS
-from hemix.preparation.shards import ShardRows, row_states
+from hemix.preparation.split_writer import SplitRows, row_states
 from hemix.schema import Schema
 
-__all__ = ["LabelRates", "z_score"]
+__all__ = ["LabelRates", "vocabulary_states", "z_score"]
 
 Array = npt.NDArray[Any]
 
@@ -36,20 +36,19 @@ _ODDS_RATIO = 2.0
 class LabelRates:
     """Counts labels by split, vocabulary feature and task, with sums of squares over users."""
 
-    def __init__(self, schema: Schema, users: Block, items: Block) -> None:
+    def __init__(
+        self, schema: Schema, users: Array | None = None, items: Array | None = None
+    ) -> None:
         """Begin with zero counts.
 
         Args:
             schema: The schema of the logs.
-            users: Encoded features of every user row.
-            items: Encoded features of every item row.
+            users: The :func:`vocabulary_states` of every user row, to add rows.
+            items: Those of every item row.
         """
         self._tasks = schema.tasks
         self._columns = {level: _vocabulary_columns(schema, level) for level in LEVELS}
-        self._entity_states = {
-            "user": _states(users, self._columns["user"]),
-            "item": _states(items, self._columns["item"]),
-        }
+        self._users, self._items = users, items
         self._names = [f"{level}.{name}" for level in LEVELS for name in self._columns[level]]
         shape = (len(SPLITS), len(self._names), len(self._tasks))
         self._sums = np.zeros((*shape, 4))
@@ -57,20 +56,21 @@ class LabelRates:
         self._squares = np.zeros((*shape, 4, 4))
         """Products of the four sums of each user, summed over users"""
 
-    def add(self, split: int, rows: ShardRows) -> None:
+    def add(self, split: int, rows: SplitRows) -> None:
         """Count rows of a split.
 
         Args:
             split: The number of the split.
             rows: Rows with all impressions of their users.
         """
+        assert self._users is not None and self._items is not None
         request = np.repeat(np.arange(len(rows.user)), rows.counts)
         begins_user = np.diff(rows.user, prepend=-1) != 0
         user = (np.cumsum(begins_user) - 1)[request]
         states = [
-            self._entity_states["user"][rows.user_row[request]],
+            self._users[rows.user_row[request]],
             _states(rows.context, self._columns["context"])[request],
-            self._entity_states["item"][rows.item_row],
+            self._items[rows.item_row],
             _states(rows.cross, self._columns["cross"]),
         ]
         state = np.concatenate(states, axis=1)
@@ -88,6 +88,15 @@ class LabelRates:
                 counts = np.concatenate([unknown, totals[task] - unknown - missing], axis=1)
                 self._sums[split, column, task] += counts.sum(axis=0)
                 self._squares[split, column, task] += counts.T @ counts
+
+    def sums(self) -> tuple[Array, Array]:
+        """Return all counts, for :meth:`update`."""
+        return self._sums, self._squares
+
+    def update(self, sums: tuple[Array, Array]) -> None:
+        """Add the counts of other users; they are whole numbers, so their order does not matter."""
+        self._sums += sums[0]
+        self._squares += sums[1]
 
     def summary(self) -> dict[str, dict[str, dict[str, dict[str, Any]]]]:
         """Return the manifest entry: split -> ``level.feature`` -> task -> counts and test.
@@ -175,6 +184,17 @@ def _vocabulary_columns(schema: Schema, level: str) -> dict[str, int]:
         for name, feature in features.items()
         if feature.vocabulary_settings() is not None
     }
+
+
+def vocabulary_states(schema: Schema, level: str, block: Block) -> Array:
+    """Return the :func:`row_states` of every feature with a vocabulary, int8 [rows, features].
+
+    Args:
+        schema: The schema of the logs.
+        level: Level of the block.
+        block: Encoded rows.
+    """
+    return _states(block, _vocabulary_columns(schema, level))
 
 
 def _states(block: Block, columns: Mapping[str, int]) -> Array:

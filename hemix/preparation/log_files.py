@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
@@ -17,7 +17,10 @@ import pyarrow.parquet as pq
 from hemix.errors import DataError
 from hemix.preparation.hive_partitions import Partition, partition_of
 
-__all__ = ["LogFile", "is_url", "one_line", "parquet_files"]
+__all__ = ["CATALOG", "LogFile", "is_catalog_table", "is_url", "one_line", "parquet_files"]
+
+CATALOG = "spark://"
+"""Prefix of a table of a catalog: ``spark://catalog.database.table``"""
 
 _PARQUET = b"PAR1"
 _SUFFIXES = (".parquet", ".parq", ".pq")
@@ -26,6 +29,11 @@ _SUFFIXES = (".parquet", ".parq", ".pq")
 def is_url(location: str) -> bool:
     """Whether the text is a URL; else it is a path."""
     return "://" in location
+
+
+def is_catalog_table(location: str) -> bool:
+    """Whether the text names a table of a catalog."""
+    return location.startswith(CATALOG)
 
 
 @dataclass(frozen=True)
@@ -96,13 +104,15 @@ class LogFile:
                 first_bytes = stream.read(len(_PARQUET))
         except Exception as unreadable:
             reason = getattr(unreadable, "strerror", None) or one_line(unreadable)
-            return DataError(f"{self}: cannot be read: {reason}")
+            problem = f"{self}: cannot be read: {reason}"
+            return DataError(problem, code="unreadable_file", field=str(self))
         if first_bytes != _PARQUET:
-            return DataError(f"{self}: not a Parquet file")
-        return DataError(f"{self}: truncated or damaged Parquet: {one_line(error)}")
+            return DataError(f"{self}: not a Parquet file", code="damaged_file", field=str(self))
+        problem = f"{self}: truncated or damaged Parquet: {one_line(error)}"
+        return DataError(problem, code="damaged_file", field=str(self))
 
 
-def parquet_files(location: Path | str, role: str) -> list[LogFile]:
+def parquet_files(location: Path | str, role: str, stored_at: Path | None = None) -> list[LogFile]:
     """List the Parquet files of a table in the order of their paths.
 
     A location is a file, or a folder with all its subfolders. Names that begin with ``.`` or ``_``
@@ -113,10 +123,13 @@ def parquet_files(location: Path | str, role: str) -> list[LogFile]:
     Args:
         location: A path, or a URL as text.
         role: The schema's key, for messages.
+        stored_at: Where the files are, if the location only names them in messages.
 
     Raises:
         DataError: The location does not exist, or the folder has no Parquet file.
     """
+    if stored_at is not None:
+        return [replace(file, location=str(location)) for file in parquet_files(stored_at, role)]
     if isinstance(location, Path):
         files = _local_files(location, role)
     else:

@@ -1,4 +1,4 @@
-"""Log tables: Parquet files, read as streams of checked chunks.
+"""Log tables: Parquet files, read as streams of checked chunks, whole or by row ranges.
 
 A table is a file, or a folder of files in the order of their names. Every file keeps its own column
 types; equal values of different types mean the same. Folder names such as ``dt=2026-01-05`` are
@@ -7,13 +7,15 @@ columns of files without a column of that name.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from hemix.data.jagged_array import offsets_of
 from hemix.data.raw_columns import Where
@@ -26,27 +28,11 @@ from hemix.preparation.arrow_types import (
     normalized,
     normalized_type,
 )
+from hemix.preparation.chunks import Chunk, RowRange
 from hemix.preparation.hive_partitions import Value, constant, partition_type
 from hemix.preparation.log_files import LogFile, parquet_files
 
-__all__ = ["Chunk", "LogTable"]
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """Consecutive rows of one file."""
-
-    columns: dict[str, pa.Array]
-    """Columns that the file has, by name"""
-    rows: int
-    first_row: int
-    """Row in the table."""
-    where: Where
-    """File, and row in the file."""
-    mixed_families: Mapping[str, Collection[str | None]] = field(default_factory=dict)
-    """Columns whose type differs between files -> the families (:func:`hemix.data.texts.family`) of
-    their types
-    """
+__all__ = ["LogTable"]
 
 
 @dataclass(frozen=True)
@@ -59,6 +45,8 @@ class _OpenFile:
     stored: frozenset[str]
     """Columns in the file itself"""
     first_row: int
+    row_groups: tuple[int, ...]
+    """Rows of every row group"""
 
 
 class LogTable:
@@ -69,16 +57,17 @@ class LogTable:
             impressions have no row.
     """
 
-    def __init__(self, path: Path | str, role: str) -> None:
+    def __init__(self, path: Path | str, role: str, *, stored_at: Path | None = None) -> None:
         """Open all files.
 
         Args:
             path: A path, or a URL as text.
             role: The schema's key, such as ``tables.impressions``.
+            stored_at: Where the Parquet files are, if ``path`` only names the table in messages.
         """
         self.path = path
         self.role = role
-        self.files = parquet_files(path, role)
+        self.files = parquet_files(path, role, stored_at)
         opened = [file.open() for file in self.files]
         file_rows = [f.metadata.num_rows for f in opened]
         self.first_rows = offsets_of(file_rows)
@@ -87,7 +76,13 @@ class LogTable:
         ]
         types = _with_partition_columns(self.files, stored)
         files = [
-            _OpenFile(file, types[i], frozenset(stored[i]), int(self.first_rows[i]))
+            _OpenFile(
+                file,
+                types[i],
+                frozenset(stored[i]),
+                int(self.first_rows[i]),
+                _group_rows(opened[i]),
+            )
             for i, file in enumerate(self.files)
         ]
         self._files = [f for f, rows in zip(files, file_rows, strict=True) if rows] or files
@@ -206,6 +201,29 @@ class LogTable:
         """
         self._casts[column] = kind
 
+    def ranges(self, rows: int) -> list[RowRange]:
+        """Divide the table into ranges that tasks can read on their own.
+
+        Args:
+            rows: Largest number of rows of a range; a larger row group is a range of its own.
+
+        Returns:
+            Ranges in the order of the table.
+        """
+        ranges: list[RowRange] = []
+        for number, file in enumerate(self._files):
+            groups: list[int] = []
+            first = count = 0
+            for group, group_rows in enumerate(file.row_groups):
+                if groups and count + group_rows > rows:
+                    ranges.append(RowRange(number, tuple(groups), first, count))
+                    groups, first, count = [], first + count, 0
+                groups.append(group)
+                count += group_rows
+            if count:
+                ranges.append(RowRange(number, tuple(groups), first, count))
+        return ranges
+
     def chunks(self, columns: Sequence[str] | None, max_rows: int) -> Iterator[Chunk]:
         """Read all rows in order.
 
@@ -219,27 +237,58 @@ class LogTable:
         Raises:
             DataError: A row group is damaged, or a value is not UTF-8 or cannot be cast.
         """
-        for file in self._files:
-            names = list(file.types) if columns is None else list(dict.fromkeys(columns))
-            row, folder_values = 0, dict(file.file.partition)
-            stored = [name for name in names if name in file.stored]
-            for batch in self._batches(file.file, stored, max_rows):
-                where, chunk = Where(str(file.file), row), dict[str, pa.Array]()
-                for name in names:
-                    values = (
-                        batch.column(name)
-                        if name in file.stored
-                        else constant(folder_values[name], file.types[name], batch.num_rows)
-                    )
-                    chunk[name] = self._checked(name, values, where)
-                first_row = file.first_row + row
-                yield Chunk(chunk, batch.num_rows, first_row, where, self._mixed_families)
-                row += batch.num_rows
+        for number, file in enumerate(self._files):
+            groups = tuple(range(len(file.row_groups)))
+            whole = RowRange(number, groups, 0, sum(file.row_groups))
+            yield from self.read(whole, columns, max_rows)
 
-    def _batches(self, file: LogFile, names: list[str], max_rows: int) -> Iterator[pa.RecordBatch]:
+    def read(
+        self, row_range: RowRange, columns: Sequence[str] | None, max_rows: int
+    ) -> Iterator[Chunk]:
+        """Read the rows of a range in order.
+
+        Args:
+            row_range: One of :meth:`ranges`.
+            columns: As in :meth:`chunks`.
+            max_rows: As in :meth:`chunks`.
+
+        Yields:
+            Chunks, as in :meth:`chunks`.
+
+        Raises:
+            DataError: As in :meth:`chunks`.
+        """
+        file = self._files[row_range.file]
+        names = list(file.types) if columns is None else list(dict.fromkeys(columns))
+        folder_values = dict(file.file.partition)
+        stored = [name for name in names if name in file.stored]
+        row = row_range.first_row
+        for batch in self._batches(file.file, stored, max_rows, row_range.row_groups):
+            where, rows = Where(str(file.file), row), batch.num_rows
+            values = {
+                name: (
+                    batch.column(name)
+                    if name in file.stored
+                    else constant(folder_values[name], file.types[name], rows)
+                )
+                for name in names
+            }
+            log_row = np.arange(file.first_row + row, file.first_row + row + rows, dtype=np.int64)
+            yield self._chunk(values, log_row, where)
+            row += rows
+
+    def _chunk(
+        self, columns: Mapping[str, pa.Array], log_row: npt.NDArray[np.int64], where: Where
+    ) -> Chunk:
+        checked = {name: self._checked(name, values, where) for name, values in columns.items()}
+        return Chunk(checked, log_row, where, self._mixed_families)
+
+    def _batches(
+        self, file: LogFile, names: list[str], max_rows: int, row_groups: Sequence[int]
+    ) -> Iterator[pa.RecordBatch]:
         try:
             yield from file.open().iter_batches(
-                batch_size=max_rows, columns=names, use_threads=False
+                batch_size=max_rows, row_groups=row_groups, columns=names, use_threads=False
             )
         except (pa.ArrowException, OSError) as error:
             raise file.damaged(error, names) from error
@@ -278,8 +327,9 @@ class LogTable:
             column: Name of the column.
         """
         for chunk in self.chunks([column], 1 << 16):
-            if row < chunk.first_row + chunk.rows:
-                return message_value(chunk.columns[column], row - chunk.first_row)
+            at = row - int(chunk.log_row[0])
+            if at < chunk.rows:
+                return message_value(chunk.columns[column], at)
         raise AssertionError(f"row {row} of {self.rows}")
 
 
@@ -311,6 +361,12 @@ def _with_partition_columns(
         own | {name: types[name] for name, _ in file.partition if name not in own}
         for file, own in zip(files, stored, strict=True)
     ]
+
+
+def _group_rows(file: pq.ParquetFile) -> tuple[int, ...]:
+    """The rows of every row group."""
+    metadata = file.metadata
+    return tuple(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))
 
 
 def _stored_types(file: LogFile, schema: pa.Schema) -> dict[str, pa.DataType]:

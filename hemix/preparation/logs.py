@@ -5,20 +5,22 @@ No row is read.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import pyarrow as pa
 
 from hemix.data.keys import is_keyable
 from hemix.data.raw_columns import is_number
 from hemix.errors import DataError, SchemaError
-from hemix.preparation.log_files import is_url
+from hemix.preparation.log_files import is_catalog_table, is_url
 from hemix.preparation.log_table import LogTable
 from hemix.preparation.times import time_type_problem
 from hemix.schema import Clock, Schema
 
-__all__ = ["Logs", "open_logs"]
+__all__ = ["Logs", "load_schema", "open_logs"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,37 +74,52 @@ class Logs:
         )
 
 
-def open_logs(folder: Path, schema: Schema | None) -> Logs:
+def load_schema(folder: Path) -> Schema:
+    """Read the schema of a logs folder.
+
+    Raises:
+        DataError: There is no such folder, or it is empty.
+        SchemaError: schema.yaml is missing or wrong.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder of logs")
+    if not any(folder.iterdir()):
+        raise DataError(f"{folder}: expected schema.yaml and Parquet tables, found an empty folder")
+    return Schema.load(folder / "schema.yaml")
+
+
+def open_logs(
+    folder: Path, schema: Schema | None, exported: Mapping[str, Path] = MappingProxyType({})
+) -> Logs:
     """Open and check all tables.
 
     Args:
         folder: The logs folder.
         schema: The schema; None reads schema.yaml of the folder.
+        exported: By role, such as ``events``, the folder of Parquet files to which a table of a
+            catalog was exported.
 
     Raises:
         DataError: A file or a column is missing, or a column has a type that cannot be used.
         SchemaError: The schema names a table or a column that it may not use.
     """
-    if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder of logs")
-    if schema is None:
-        if not any(folder.iterdir()):
-            raise DataError(
-                f"{folder}: expected schema.yaml and Parquet tables, found an empty folder"
-            )
-        schema = Schema.load(folder / "schema.yaml")
+    schema = load_schema(folder) if schema is None else schema
     _check_aliases_of_impressions(folder, schema)
-    impressions = _open_table(folder, schema, "impressions")
+    tables = {
+        role: _open_table(folder, schema, role, exported)
+        for role in ("impressions", "events", "items", "users", "truth")
+        if role != "events" or schema.history_source == "events"
+    }
+    impressions = tables["impressions"]
     assert impressions is not None
-    uses_events = schema.history_source == "events"
     logs = Logs(
         folder=folder,
         schema=schema,
         impressions=impressions,
-        events=_open_table(folder, schema, "events") if uses_events else None,
-        items=_open_table(folder, schema, "items"),
-        users=_open_table(folder, schema, "users"),
-        truth=_open_table(folder, schema, "truth"),
+        events=tables.get("events"),
+        items=tables["items"],
+        users=tables["users"],
+        truth=tables["truth"],
     )
     _check_impressions(logs, impressions)
     if logs.events is not None:
@@ -113,10 +130,20 @@ def open_logs(folder: Path, schema: Schema | None) -> Logs:
     return logs
 
 
-def _open_table(folder: Path, schema: Schema, role: str) -> LogTable | None:
+def _open_table(
+    folder: Path, schema: Schema, role: str, exported: Mapping[str, Path]
+) -> LogTable | None:
     name = getattr(schema.tables, role)
     if name is None:
         return None
+    if is_catalog_table(name):
+        if role not in exported:
+            raise SchemaError(
+                f"tables.{role}: {name} is a table of a catalog, which only Spark reads",
+                field=f"tables.{role}",
+                hint="use hemix prepare --engine spark, without --shift-days",
+            )
+        return LogTable(name, f"tables.{role}", stored_at=exported[role])
     return LogTable(name if is_url(name) else folder / name, f"tables.{role}")
 
 

@@ -1,8 +1,9 @@
-"""manifest.json: the counts of a dataset and its logs, and a hash of every array."""
+"""manifest.json: the counts of a dataset and its logs, and hashes of its files and partitions."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -10,42 +11,53 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hemix.data.layout import SPLITS, Block, file_hash
+from hemix.data.layout import file_hash
 from hemix.data.levels import level_spec
-from hemix.preparation.dataset_writer import WrittenDataset
-from hemix.preparation.entity_tables import EntityTables
+from hemix.preparation.entities import TableCounts
+from hemix.preparation.events import EventCounts
+from hemix.preparation.impressions import ImpressionCounts
 from hemix.preparation.job import PrepareJob
-from hemix.preparation.shards import ShardWriter, value_counts
-from hemix.preparation.sorting import Passes
+from hemix.preparation.joins import Joins
+from hemix.preparation.split_writer import SplitCounts
 from hemix.schema import Schema
 
-__all__ = ["build_manifest"]
+__all__ = ["LogCounts", "build_manifest", "listed_files", "rates", "split_entry"]
 
 Array = npt.NDArray[Any]
+
+_SHARED = ("encoders", "ids", "items", "statistics")
+"""Folders that all partitions share"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogCounts:
+    """Counts of the logs over all partitions."""
+
+    impressions: ImpressionCounts
+    events: EventCounts
+    joins: Joins
+    user_table: TableCounts
+    item_table: TableCounts
 
 
 def build_manifest(
     job: PrepareJob,
-    tables: EntityTables,
-    passes: Passes,
-    written: WrittenDataset,
-    growth: dict[str, dict[str, int]] | None,
+    logs: LogCounts,
+    summary: Mapping[str, Any],
+    history: Mapping[str, int],
+    partitions: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
     """Describe the dataset in the job's folder.
 
     Args:
         job: Logs, schema and folder.
-        tables: Users and items.
-        passes: Counts of the logs.
-        written: The written arrays.
-        growth: By vocabulary the number of kept, added and forgotten values; None without earlier
-            vocabularies.
+        logs: Counts of the logs.
+        summary: Entries ``splits``, ``unknown_rate``, ``missing_rate``, ``label_rates`` and, with
+            earlier vocabularies, ``growth``.
+        history: Entries of the history lengths.
+        partitions: The entry of every partition, with the hash of its manifest.
     """
-    job.progress("hashing", 0.0)
-    schema, impressions = job.schema, passes.impressions
-    rows = {"user": impressions.user_rows, "item": impressions.item_rows}
-    splits, unknown, missing = split_summary(schema, written.shards, written.blocks, rows)
-    unknown["history"], missing["history"] = rates(schema, {"event": written.history.values})
+    schema = job.schema
     return {
         "schema_version": 1,
         "hemix": hemix_version(),
@@ -53,30 +65,35 @@ def build_manifest(
         "fingerprint": schema.fingerprint(),
         "timezone": schema.clock.timezone,
         "tables": _table_sizes(job),
-        "join_rate": tables.joins.rate,
-        "join_example": tables.joins.example,
-        "splits": splits,
+        "join_rate": logs.joins.rate,
+        "join_example": logs.joins.example,
+        "splits": summary["splits"],
         "history": {
-            **asdict(passes.events.counts),
-            **history_lengths(written.events_per_user),
+            **asdict(logs.events),
+            **history,
             **job.logs.missing_action,
             "source": schema.history_source,
         },
-        "users": len(tables.users.in_table),
-        "items": len(tables.items.in_table),
-        "impressions": {
-            **asdict(impressions.counts),
-            "requests_of_several_times": impressions.requests.with_several_times,
-        },
-        "user_table": tables.users.summary(),
-        "item_table": tables.items.summary(),
-        "unknown_rate": unknown,
-        "missing_rate": missing,
-        **({} if growth is None else {"growth": growth}),
+        "users": sum(entry["users"] for entry in partitions),
+        "items": len(np.load(job.folder / "items" / "first_row.npy", mmap_mode="r")) - 1,
+        "impressions": asdict(logs.impressions),
+        "user_table": _table_entry(job, logs.user_table, "users"),
+        "item_table": _table_entry(job, logs.item_table, "items"),
+        **{name: entry for name, entry in summary.items() if name != "splits"},
         "encoders": encoder_hashes(job.folder / "encoders"),
-        "files": array_files(job.folder),
-        "label_rates": written.label_rates.summary(),
+        "files": {
+            name: entry
+            for folder in _SHARED
+            for name, entry in listed_files(job.folder / folder, job.folder).items()
+        },
+        "partitions": list(partitions),
     }
+
+
+def _table_entry(job: PrepareJob, counts: TableCounts, name: str) -> dict[str, Any]:
+    table, since = getattr(job.logs, name), job.schema.valid_from
+    versioned = table is not None and since is not None and since in table.names
+    return {**asdict(counts), "versioned": versioned}
 
 
 def _table_sizes(job: PrepareJob) -> dict[str, dict[str, int]]:
@@ -95,14 +112,20 @@ def hemix_version() -> str:
         return "unknown"
 
 
-def array_files(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return size in bytes and xxh64 of every .npy file, by relative path."""
+def listed_files(folder: Path, root: Path) -> dict[str, dict[str, Any]]:
+    """Return size in bytes and xxh64 of every file of a folder, by its path below ``root``.
+
+    Args:
+        folder: A folder, with its subfolders; it need not exist.
+        root: The dataset folder, or the folder of a partition.
+    """
     return {
-        path.relative_to(folder).as_posix(): {
+        path.relative_to(root).as_posix(): {
             "bytes": path.stat().st_size,
             "xxh64": file_hash(path),
         }
-        for path in sorted(folder.rglob("*.npy"))
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
     }
 
 
@@ -119,70 +142,30 @@ def encoder_hashes(folder: Path) -> dict[str, str]:
     }
 
 
-def history_lengths(counts: Array) -> dict[str, int]:
-    """Summarise the history lengths of the users with events.
-
-    Args:
-        counts: int64 [users], events of every user.
-    """
-    lengths = counts[counts > 0]
-    if len(lengths) == 0:
-        return {"users_with_events": 0, "p50": 0, "p90": 0, "p99": 0, "max": 0}
-    p50, p90, p99 = np.quantile(lengths, [0.5, 0.9, 0.99], method="inverted_cdf").tolist()
-    return {
-        "users_with_events": len(lengths),
-        "p50": p50,
-        "p90": p90,
-        "p99": p99,
-        "max": int(lengths.max()),
-    }
-
-
-def split_summary(
-    schema: Schema,
-    writers: dict[int, ShardWriter],
-    blocks: dict[str, Block],
-    rows: dict[str, Array],
-) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """Summarise every split.
+def split_entry(schema: Schema, counts: SplitCounts) -> dict[str, Any]:
+    """Return the manifest entry of a split.
 
     Args:
         schema: The schema.
-        writers: The shards by number of the split.
-        blocks: Encoded features of the users and items, by level.
-        rows: By level int64 [3, rows], impressions of each split that refer to each row.
-
-    Returns:
-        Counts, rates of unknown values, and rates of missing values, each by split.
+        counts: Its counts over all partitions.
     """
-    splits: dict[str, Any] = {}
-    unknown: dict[str, Any] = {}
-    missing: dict[str, Any] = {}
-    for number, writer in writers.items():
-        assert writer.positives is not None and writer.unknown is not None
-        name = SPLITS[number]
-        splits[name] = {
-            "rows": writer.rows,
-            "requests": writer.requests,
-            "users": writer.users,
-            "positives": dict(zip(schema.tasks, writer.positives.tolist(), strict=True)),
-            "unknown": dict(zip(schema.tasks, writer.unknown.tolist(), strict=True)),
-            "first_time_ms": writer.first_ms,
-            "last_time_ms": writer.last_ms,
-        }
-        counts = {
-            level: value_counts(blocks[level], rows[level][number]) for level in blocks
-        } | writer.values
-        unknown[name], missing[name] = rates(schema, counts)
-    return splits, unknown, missing
+    return {
+        "rows": counts.rows,
+        "requests": counts.requests,
+        "users": counts.users,
+        "positives": dict(zip(schema.tasks, counts.positives.tolist(), strict=True)),
+        "unknown": dict(zip(schema.tasks, counts.unknown.tolist(), strict=True)),
+        "first_time_ms": counts.first_ms,
+        "last_time_ms": counts.last_ms,
+    }
 
 
-def rates(schema: Schema, counts: dict[str, Array]) -> tuple[dict[str, float], dict[str, float]]:
+def rates(schema: Schema, counts: Mapping[str, Array]) -> tuple[dict[str, float], dict[str, float]]:
     """Return the fractions of unknown and of missing values, each by ``level.feature``.
 
     Args:
         schema: The schema.
-        counts: By level int [features, 3], see :func:`value_counts`.
+        counts: By level int [features, 3], see ``value_counts``.
     """
     unknown: dict[str, float] = {}
     missing: dict[str, float] = {}

@@ -1,10 +1,12 @@
-"""Number users and items in the order of their first appearance (stage 1).
+"""Number users and items in the order of their first appearance, with the place of it.
 
-Impressions come first, then events, then the user and item tables, which are read later.
+Impressions come first, then events, then the table of users or items. Users are numbered within
+their partition. Items are numbered over all partitions, by the earliest of their places.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,114 +14,123 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from hemix.data.keys import KeyIndex
-from hemix.data.layout import Appender, load_array
-from hemix.files import storage_errors
-from hemix.preparation.job import PrepareJob
-from hemix.preparation.log_table import LogTable
-from hemix.preparation.role_columns import check_ids
+from hemix.data.keys import KeyIndex, distinct
+from hemix.preparation.decoding import LOGS, LogName
+from hemix.preparation.rows import Rows, read_rows, save_rows
 
-__all__ = ["LogNumbers", "Numbering", "number_logs", "save_raw_ids"]
+__all__ = ["FIRST_OF_TABLE", "FirstAppearances", "ItemPlaces", "places_of"]
 
 Array = npt.NDArray[Any]
-_COUNTED_AT_ONCE = 1 << 16
+
+_LOG_ROWS = 1 << 60
+"""The rows of a log, in the numbering of places"""
+FIRST_OF_TABLE = 2 * _LOG_ROWS
+"""The place of the first row of a user or item table"""
+_MERGED_AT_ONCE = 1 << 20
 
 
-@dataclass(frozen=True)
-class LogNumbers:
-    """User and item number of every row of a log, int32, memory-mapped from temporary files."""
+def places_of(log: LogName, log_row: Array) -> Array:
+    """Return places that order the rows of all logs.
 
-    user: Array
-    item: Array
+    Args:
+        log: Name of the log.
+        log_row: int64 [n], rows of the log.
+    """
+    return log_row + LOGS.index(log) * _LOG_ROWS
 
-    def rows_per_user(self, users: int, rows: int) -> Array:
-        """Count the rows of every user, int64 [users].
+
+class FirstAppearances:
+    """Numbers keys, and counts the rows of each by log."""
+
+    def __init__(self) -> None:
+        self.index = KeyIndex()
+        self.first = np.zeros(0, dtype=np.int64)
+        """int64 [n]: the place of the first row of every number"""
+        self.rows: dict[LogName, Array] = {log: np.zeros(0, dtype=np.int64) for log in LOGS}
+        """int64 [n] each: the rows of every number"""
+
+    def number_keys(self, keys: Array) -> Array:
+        """Number rows by their keys, without texts; returns int32 [rows].
 
         Args:
-            users: Number of users.
-            rows: Approximate number of rows in memory at once.
+            keys: uint64 [rows].
         """
-        step = max(rows, _COUNTED_AT_ONCE)
-        counts = np.zeros(users, dtype=np.int64)
-        for begin in range(0, len(self.user), step):
-            counts += np.bincount(self.user[begin : begin + step], minlength=users)
-        return counts
+        unique, codes = distinct(pa.array(keys))
+        numbers, _ = self.index.add_keys(unique.to_numpy(zero_copy_only=False))
+        return numbers[codes]
+
+    def count(self, log: LogName, numbers: Array, log_row: Array) -> None:
+        """Count rows, and note the places of new numbers.
+
+        Args:
+            log: Name of the log.
+            numbers: int32 [rows].
+            log_row: int64 [rows], ascending, after all rows that were counted before.
+        """
+        known = len(self.first)
+        if len(self.index) > known:
+            first = np.zeros(len(self.index) - known, dtype=np.int64)
+            new = np.flatnonzero(numbers >= known)[::-1]  # the earliest row is written last
+            first[numbers[new] - known] = places_of(log, log_row[new])
+            self.first = np.concatenate([self.first, first])
+            self.rows = {
+                name: np.concatenate([rows, np.zeros_like(first)])
+                for name, rows in self.rows.items()
+            }
+        self.rows[log] += np.bincount(numbers, minlength=len(self.index))
+
+    def save(self, path: Path) -> None:
+        """Write keys, places and counts in the order of the numbers, for :class:`ItemPlaces`."""
+        rows: Rows = {"key": self.index.keys(), "first": self.first}
+        rows |= {log: self.rows[log] for log in LOGS[:2]}
+        save_rows(path, rows)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Numbering:
-    """Numbers of users and items by their ids, and of the users and items of all log rows."""
+class ItemPlaces:
+    """The items of all partitions, sorted by key."""
 
-    users: KeyIndex
-    items: KeyIndex
-    impressions: LogNumbers
-    events: LogNumbers | None
-    """None without an events table"""
-    users_in_impressions: int
-    """User numbers below this one occur in the impressions"""
-    items_in_impressions: int
-    """Item numbers below this one occur in the impressions"""
+    keys: Array
+    """uint64 [n], ascending"""
+    first: Array
+    """int64 [n]: the place of the first row"""
+    impressions: Array
+    """int64 [n]: rows of the impressions"""
+    events: Array
+    """int64 [n]: rows of the events"""
 
+    @classmethod
+    def of(cls, paths: Iterable[Path]) -> ItemPlaces:
+        """Merge files of :meth:`FirstAppearances.save`."""
+        merged = cls(
+            keys=np.zeros(0, np.uint64),
+            first=np.zeros(0, np.int64),
+            impressions=np.zeros(0, np.int64),
+            events=np.zeros(0, np.int64),
+        )
+        waiting: list[Rows] = []
+        rows = 0
+        for path in paths:
+            waiting.append(read_rows(path))
+            rows += len(np.asarray(waiting[-1]["key"]))
+            if rows > max(_MERGED_AT_ONCE, len(merged.keys)):
+                merged, waiting, rows = merged._with(waiting), [], 0
+        return merged._with(waiting)
 
-def number_logs(job: PrepareJob) -> Numbering:
-    """Read the user and item columns of both logs; raise DataError for a missing id."""
-    users, items = KeyIndex(), KeyIndex()
-    impressions = _number_log(job, job.logs.impressions, users, items)
-    users_in_impressions, items_in_impressions = len(users), len(items)
-    events = None if job.logs.events is None else _number_log(job, job.logs.events, users, items)
-    return Numbering(
-        users=users,
-        items=items,
-        impressions=impressions,
-        events=events,
-        users_in_impressions=users_in_impressions,
-        items_in_impressions=items_in_impressions,
-    )
+    def _with(self, tables: list[Rows]) -> ItemPlaces:
+        def column(own: Array, name: str) -> Array:
+            return np.concatenate([own, *(np.asarray(table[name]) for table in tables)])
 
-
-def _number_log(job: PrepareJob, table: LogTable, users: KeyIndex, items: KeyIndex) -> LogNumbers:
-    """Number the users and items of a log; the indices grow by new ids."""
-    job.progress(f"numbering {table.role.removeprefix('tables.')}", 0.0)
-    folder, schema = job.temporary / "numbers", job.schema
-    folder.mkdir(exist_ok=True)
-    columns = {"user": (schema.user, users), "item": (schema.item, items)}
-    paths = {level: folder / f"{table.role}.{level}.npy" for level in columns}
-    with Appender(paths["user"], np.int32) as user, Appender(paths["item"], np.int32) as item:
-        for chunk in table.chunks([schema.user, schema.item], job.memory_rows):
-            for out, (column, index) in zip((user, item), columns.values(), strict=True):
-                check_ids(column, chunk.columns[column], chunk.where)
-                out.append(index.add(chunk.columns[column]))
-    return LogNumbers(load_array(paths["user"]), load_array(paths["item"]))
-
-
-def save_raw_ids(job: PrepareJob, numbering: Numbering) -> None:
-    """Write ids/users.parquet and ids/items.parquet: raw ids in the order of their numbers.
-
-    Args:
-        job: Logs, schema and dataset folder.
-        numbering: The ids.
-    """
-    logs, schema = job.logs, job.schema
-    for name, column, index, own in (
-        ("users", schema.user, numbering.users, logs.users),
-        ("items", schema.item, numbering.items, logs.items),
-    ):
-        tables = [table for table in (logs.impressions, logs.events, own) if table is not None]
-        types = [type_ for table in tables if table.rows for type_ in table.types_of(column)]
-        are_integers = all(pa.types.is_integer(type_) for type_ in types)
-        _save_ids(job.folder / "ids" / f"{name}.parquet", index, are_integers)
-
-
-def _save_ids(path: Path, index: KeyIndex, are_integers: bool) -> None:
-    """Write raw ids: as int64 if all tables have integers that fit, else as text."""
-    ids = texts = index.texts()
-    if are_integers:
-        try:
-            ids = texts.cast(pa.int64())
-        except pa.ArrowInvalid:  # uint64 has numbers above int64
-            ids = texts
-    path.parent.mkdir(exist_ok=True)
-    with storage_errors(path):
-        pq.write_table(pa.table({"id": ids}), path)
+        keys = column(self.keys, "key")
+        if len(keys) == 0:
+            return self
+        order = np.argsort(keys, kind="stable")
+        keys = keys[order]
+        begin = np.flatnonzero(np.append(True, keys[1:] != keys[:-1]))
+        return ItemPlaces(
+            keys=keys[begin],
+            first=np.minimum.reduceat(column(self.first, "first")[order], begin),
+            impressions=np.add.reduceat(column(self.impressions, "impressions")[order], begin),
+            events=np.add.reduceat(column(self.events, "events")[order], begin),
+        )

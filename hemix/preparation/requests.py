@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from hemix.data.raw_columns import row_hashes
+from hemix.preparation.job import PrepareJob
 from hemix.preparation.logs import Logs
-from hemix.preparation.partition_files import Rows, take_rows
+from hemix.preparation.rows import (
+    GroupedFile,
+    Rows,
+    as_batch,
+    concatenate_rows,
+    save_groups,
+    take_rows,
+)
 
-__all__ = ["RequestGroups"]
+__all__ = ["RequestGroups", "check_requests", "request_buckets", "save_requests"]
+
+_FILE = "requests.arrow"
+_MEMORY_ROWS = 4
+"""Requests of a bucket for each row in memory; a request has 24 bytes"""
 
 Array = npt.NDArray[Any]
 
@@ -56,7 +70,7 @@ class RequestGroups:
 
         Args:
             keys: uint64 [n], the key of a request, once for each of its users.
-            users: int32 [n], the user's number.
+            users: uint64 [n], the user's key.
             log_rows: int64 [n], the first row of that request and user.
 
         Raises:
@@ -111,6 +125,50 @@ class RequestGroups:
             column,
             f"{problem} within {request} (first row: {first_row})",
         )
+
+
+def request_buckets(job: PrepareJob) -> int:
+    """Return the number of buckets: the same request is in the same bucket in every partition."""
+    return -(-job.logs.impressions.rows // (_MEMORY_ROWS * job.memory_rows))
+
+
+def save_requests(folder: Path, job: PrepareJob, requests: Sequence[Rows]) -> None:
+    """Write the requests of a partition, for :func:`check_requests`.
+
+    Args:
+        folder: Folder of the partition.
+        job: The number of buckets.
+        requests: Columns ``request``, ``user`` (keys) and ``log_row`` (of the first row).
+
+    Raises:
+        StorageError: The disk is full or read-only.
+    """
+    if not requests:
+        return
+    rows, buckets = concatenate_rows(requests), request_buckets(job)
+    bucket = (np.asarray(rows["request"]) % np.uint64(buckets)).astype(np.int64)
+    rows = take_rows(rows, np.argsort(bucket, kind="stable"))
+    save_groups(folder / _FILE, as_batch(rows), np.bincount(bucket, minlength=buckets))
+
+
+def check_requests(job: PrepareJob, folders: Sequence[Path], bucket: int, _folder: Path) -> None:
+    """Refuse a request id of two users, in whatever partitions these are.
+
+    Args:
+        job: The logs.
+        folders: Folders of all partitions.
+        bucket: The requests to check.
+        _folder: Stays empty.
+
+    Raises:
+        DataError: With a row of each user.
+    """
+    paths = [folder / _FILE for folder in folders]
+    tables = [GroupedFile(path).rows(bucket) for path in paths if path.exists()]
+    if tables:
+        rows = concatenate_rows(tables)
+        columns = _columns(rows, "request", "user", "log_row")
+        RequestGroups(job.logs).check_users(*columns)
 
 
 def _columns(rows: Rows, *names: str) -> list[Array]:

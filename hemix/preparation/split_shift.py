@@ -30,8 +30,7 @@ _DAY = re.compile(r"(\d{4}-\d{2}-\d{2}|\d{8})(?!\d)")
 def shift_split(logs: str | Path, days: int) -> Schema:
     """Move every boundary of a split by local calendar days.
 
-    A split without ``end`` gets one, so that the test split has the same length: the day after the
-    log's last day, moved like the other boundaries.
+    A split without ``end`` gets one: the day after the log's last day, moved like the others.
 
     Args:
         logs: The logs folder.
@@ -69,6 +68,7 @@ def shift_split(logs: str | Path, days: int) -> Schema:
         if moved is None:
             raise SchemaError(
                 f"split.{name}: {value!r} of column {column!r} is not a day",
+                field=f"split.{name}",
                 hint="--shift-days needs a split by time",
             )
         return moved
@@ -80,6 +80,7 @@ def shift_split(logs: str | Path, days: int) -> Schema:
             raise DataError(
                 f"{opened.impressions.path}: column {column!r} runs to the end of all dates, so "
                 "the end of the split is unknown",
+                field="split.end",
                 hint="set split.end",
             )
         after = last + timedelta(days=1)

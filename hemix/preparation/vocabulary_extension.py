@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from hemix.data.encode import Encoders
 from hemix.data.keys import KeyMap
+from hemix.data.layout import MANIFEST_FORMAT
 from hemix.data.levels import all_features
 from hemix.data.spec import FIRST
 from hemix.errors import DataError, UsageError
@@ -39,6 +40,8 @@ class PreviousEncoders:
     encoders: Encoders
     texts: Mapping[str, pa.Table]
     """By vocabulary a table (id, value, count) for people"""
+    partitions: int | None = None
+    """Number of partitions of the earlier dataset; None: a run"""
     vocabulary_ttl_ms: int | None = None
     """A value without train rows for longer than this loses its row; None: never"""
 
@@ -55,9 +58,10 @@ class PreviousEncoders:
 
         Raises:
             UsageError: The folder has no encoders.
-            DataError: Its schema differs from that of the logs, or a file cannot be read.
+            DataError: Its schema differs from that of the logs, or a file cannot be read or is of
+                another version.
         """
-        path = Path(folder) / "encoders"
+        path, manifest = Path(folder) / "encoders", Path(folder) / "manifest.json"
         if not (path / "encoders.json").is_file():
             raise UsageError(
                 f"--init-from {folder}: expected a dataset or run folder, found no "
@@ -73,11 +77,15 @@ class PreviousEncoders:
             raise DataError(
                 f"--init-from {folder}: has another schema than these logs: they differ in "
                 f"{difference}",
+                code="other_schema",
                 field="--init-from",
             )
         return cls(
             encoders=encoders,
             texts=cls._load_texts(path, encoders),
+            partitions=len(MANIFEST_FORMAT.read(manifest)["partitions"])
+            if manifest.is_file()
+            else None,
             vocabulary_ttl_ms=None
             if vocabulary_ttl_days is None
             else vocabulary_ttl_days * _DAY_MS,

@@ -15,8 +15,9 @@ import numpy.typing as npt
 
 from hemix.data.dataset import Dataset
 from hemix.data.layout import load_array
+from hemix.data.sampler import RequestSampler
 from hemix.data.spec import InputSpec
-from hemix.data.split import HistoryPart, Plan, Split
+from hemix.data.split import HistoryPart, Split
 from hemix.errors import StorageError
 from hemix.evaluation.evaluate import evaluate_predictions
 from hemix.evaluation.importance import permutation_importance
@@ -130,12 +131,14 @@ def split_predictions(
         lengths[rows, 0] = batch.global_length + batch.realtime_length
         lengths[rows, 1] = batch.realtime_length
     rows = np.arange(split.impressions)
-    labels = split.labels[rows].astype(np.float64)
-    request = split.request_of
-    user = split.user[request]
-    item = load_array(data.folder / "items" / "number.npy")[split.item_row[rows]]
+    labels = split.labels.read().astype(np.float64)
+    request = split.requests_of(rows)
+    user = split.users_of(request)
+    item = load_array(data.folder / "items" / "number.npy")[split.item_row.read()]
     item_impressions = load_array(data.folder / "items" / "train_impressions.npy")
-    user_impressions = load_array(data.folder / "users" / "train_impressions.npy")
+    user_impressions = np.concatenate(
+        [data.partition(number).user_array("train_impressions") for number in data.partitions]
+    )
     conditional = [
         scores[name if label.given is None else f"{name}_given_{label.given}"]
         for name, label in run.schema.labels.items()
@@ -146,7 +149,7 @@ def split_predictions(
         probabilities=np.stack([scores[name] for name in run.schema.tasks], axis=1),
         conditional=np.stack(conditional, axis=1),
         labels=labels,
-        weights=full_log_weights(run.spec, labels, split.weight[rows].astype(np.float64)),
+        weights=full_log_weights(run.spec, labels, split.weight.read().astype(np.float64)),
         user=user,
         request=request,
         truth=_truth(data, split),
@@ -193,8 +196,9 @@ def _popularity(data: Dataset, item: Array) -> Array:
 
 def _truth(data: Dataset, split: Split) -> Array | None:
     """Probabilities that the labels were drawn from, [n, tasks]; None for logs without them."""
-    files = sorted((data.folder / "truth" / split.name).glob("*.npy"))
-    return np.concatenate([load_array(file) for file in files]) if files else None
+    truths = [data.partition(number).truth(split.name) for number in data.partitions]
+    known = [truth for truth in truths if truth is not None]
+    return np.concatenate(known) if known else None
 
 
 def _importance(
@@ -203,14 +207,15 @@ def _importance(
     """Permutation importance of the first task on some shuffled impressions of the split."""
     if impressions == 0:
         return []
-    shuffled = split.plan(min(SCORING_IMPRESSIONS, impressions), order="shuffled", seed=seed)
-    batches = max(1, min(len(shuffled), impressions // SCORING_IMPRESSIONS))
-    plan = Plan(order=shuffled.order, begin=shuffled.begin[: batches + 1])
+    sampler = RequestSampler(split, batch_size=min(SCORING_IMPRESSIONS, impressions), seed=seed)
+    steps = max(1, min(sampler.steps, impressions // SCORING_IMPRESSIONS))
 
     def score(
         change: BatchChange | None = None, hidden: HistoryPart | None = None
     ) -> tuple[Array, Array]:
-        scored = list(score_split(run, split, plan=plan, change=change, hidden=hidden))
+        scored = list(
+            score_split(run, split, sampler=sampler, steps=steps, change=change, hidden=hidden)
+        )
         return (
             np.concatenate([batch.impression_index for batch in scored]),
             np.concatenate([batch.outputs[run.schema.tasks[0]] for batch in scored]),

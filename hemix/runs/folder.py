@@ -24,6 +24,7 @@ from hemix.models import Predictor, Ranker, build_predictor, find_model, model_n
 from hemix.nn.sharded import ShardedTables
 from hemix.representation import html_table, one_line
 from hemix.runs.shards import save_whole_tables
+from hemix.runs.users import write_users
 from hemix.runs.weights import DENSE_FILE, TABLES_FILE, load_weights, save_dense, save_weights
 from hemix.schema import Schema
 from hemix.settings import Settings, build_settings
@@ -40,8 +41,8 @@ __all__ = [
 ]
 
 INFO_FILE = "run.json"
-RUN_FORMAT = SavedFormat(version=4, error=RunError, remedy="train the run again")
-"""Of run.json, settings.yaml and the weights; 4 since match counts are numbers of the data."""
+RUN_FORMAT = SavedFormat(version=5, error=RunError, remedy="train the run again")
+"""Of run.json, settings.yaml and the weights; 5 since train.gradient_accumulation counts slots."""
 METRICS_FILE = "metrics.json"
 METRICS_FORMAT = SavedFormat(
     version=1,
@@ -253,6 +254,7 @@ def begin(folder: Path, settings: Settings, dataset: Dataset) -> None:
         copy = folder / "encoders" / path.name
         with storage_errors(copy):
             copy.write_bytes(path.read_bytes())
+    write_users(dataset, folder)
     for name in _lookup_files(dataset.schema):
         source, copy = dataset.folder / name, folder / name
         copy.parent.mkdir(exist_ok=True)
@@ -268,11 +270,11 @@ def begin(folder: Path, settings: Settings, dataset: Dataset) -> None:
 
 
 def _lookup_files(schema: Schema) -> list[str]:
-    """Files of the tables that a server looks up, relative to a dataset's or a run's folder."""
+    """Files of the tables that a server looks up and that a dataset and a run share, relative to
+    the folder of either.
+    """
     statistics = [f"statistics/{name}" for name in statistic_files(schema.statistics)]
-    return statistics + [
-        f"{level}s/{name}" for level in ENTITIES for name in entity_files(schema, level)
-    ]
+    return statistics + [f"items/{name}" for name in entity_files(schema, "item")]
 
 
 def finish(folder: Path, model: Predictor, dataset: Dataset, metrics: dict[str, Any]) -> None:

@@ -6,7 +6,6 @@ import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -52,16 +51,13 @@ def predicted_tables(
     expression = run.schema.score_expression
     raw_names = [name for name in expression.names if name not in run.schema.outputs]
     raw = load_array(data.folder / "items" / "raw.npy") if raw_names else None
-    users, items = (
-        pq.read_table(data.folder / "ids" / f"{kind}.parquet").column(0)
-        for kind in ("users", "items")
-    )
+    items = pq.read_table(data.folder / "ids" / "items.parquet").column(0)
     item_of_row = load_array(data.folder / "items" / "number.npy")
     for scored in score_split(run, impressions, position=position, on_progress=on_progress):
         rows = scored.impression_index
         item_row = impressions.item_row[rows]
         item = item_of_row[item_row]
-        request = np.searchsorted(impressions.first_candidate, rows, side="right") - 1
+        request = impressions.requests_of(rows)
         values = dict(scored.outputs)
         for column, name in enumerate(raw_names):
             assert raw is not None
@@ -69,7 +65,7 @@ def predicted_tables(
         yield pa.table(
             {
                 "log_row": impressions.log_row[rows],
-                run.schema.user: users.take(pa.array(impressions.user[request])),
+                run.schema.user: data.user_ids(impressions.users_of(request)),
                 run.schema.item: items.take(pa.array(item, mask=item < 0)),
                 "time_ms": impressions.time_ms[request],
                 **{name: scored.outputs[name] for name in run.schema.outputs},

@@ -13,7 +13,8 @@ import torch
 
 from hemix.data.batch import RequestBatch
 from hemix.data.columns import Columns
-from hemix.data.split import HistoryPart, Plan, Split
+from hemix.data.sampler import Sampler, SequentialSampler
+from hemix.data.split import HistoryPart, Split
 from hemix.runs.folder import Run, ScoredPosition
 
 __all__ = [
@@ -26,7 +27,7 @@ __all__ = [
 
 Array = npt.NDArray[Any]
 BatchChange = Callable[[RequestBatch, int], RequestBatch]
-"""``change(batch, number)``: the batch to score in place of batch ``number`` of the plan."""
+"""``change(batch, number)``: the batch to score in place of batch ``number``."""
 
 SCORING_IMPRESSIONS = 4096
 """Impressions a batch."""
@@ -52,7 +53,8 @@ def score_split(
     split: Split,
     *,
     position: ScoredPosition = "logged",
-    plan: Plan | None = None,
+    sampler: Sampler | None = None,
+    steps: int | None = None,
     change: BatchChange | None = None,
     hidden: HistoryPart | None = None,
     on_progress: Callable[[int], None] = lambda _: None,
@@ -65,7 +67,8 @@ def score_split(
         run: The model and its schema.
         split: Of a dataset with the run's schema.
         position: The logged position of every impression, or the one that a server uses for all.
-        plan: The batches; by default all impressions in order.
+        sampler: The batches; by default all impressions in order.
+        steps: How many batches; by default all.
         change: Applied to every batch before it is scored.
         hidden: The part of every history that is hidden.
         on_progress: Called with the number of impressions that are scored.
@@ -77,8 +80,13 @@ def score_split(
     role = run.schema.roles.bias
     run.model.eval()
     done = 0
-    plan = plan or split.plan(SCORING_IMPRESSIONS)
-    for number, batch in enumerate(split.batches(plan, hidden=hidden)):
+    sampler = sampler or SequentialSampler(split, SCORING_IMPRESSIONS)
+    batches = split.batches(
+        sampler, steps=range(sampler.steps if steps is None else steps), hidden=hidden
+    )
+    for number, batch in enumerate(batches):
+        if not batch.candidates_count:
+            continue
         if position == "serving" and role is not None:
             batch = dataclasses.replace(
                 batch, bias=torch.full_like(batch.bias, min(role.serve_as, role.max))

@@ -159,8 +159,11 @@ def _file_offsets(tables: ShardedTables) -> tuple[dict[str, int], int]:
 
 
 def _header(tables: ShardedTables, offsets: Mapping[str, int]) -> bytes:
-    """Header of a safetensors file (the format of its README, version 0.8): the length of the JSON
-    in 8 bytes, little-endian, then the JSON, padded with spaces to a multiple of 8."""
+    """Header of a safetensors file, in the format of its README, version 0.8.
+
+    First the length of the JSON in 8 bytes, little-endian; then the JSON, padded with spaces to a
+    multiple of 8.
+    """
     content = {}
     for name, (first, last) in sorted(tables.ranges().items()):
         shape = [last - first, tables.width]

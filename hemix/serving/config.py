@@ -1,7 +1,8 @@
 """The configuration of a server: one object for command line, Python and engine.
 
 Its values come from flags, the environment (``HEMIX_SERVE_*``), a YAML file and defaults, in this
-order of precedence.
+order of precedence. pydantic-settings merges sources as well, but its errors do not say which of
+them a wrong value came from.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Logs of the server: one JSON object a line, on stderr.
 
-They never contain a token, a body or a header.
+They never contain a token, a body or a header. A formatter of twenty lines is no reason for a
+package.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Reads of the store for a ranking, within a bounded time, and behaviour when the store fails.
 
 After a failure, or several slow reads in a row, the store is not read for a moment, so that
-requests do not queue behind it. Then one request tries again.
+requests do not queue behind it. Then one request tries again (a circuit breaker, whose two fields
+are no reason for a package).
 """
 
 from __future__ import annotations

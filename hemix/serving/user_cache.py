@@ -1,7 +1,8 @@
 """A cache of user states within a budget of bytes; the least recently used are evicted.
 
 Cached states do not depend on the request's time. Callers compare the stored revisions to decide
-whether an entry is stale.
+whether an entry is stale. ``cachetools`` evicts by size too, but its caches need the same lock, and
+ours is an ``OrderedDict`` with a sum of bytes.
 """
 
 from __future__ import annotations

@@ -1,57 +1,69 @@
-"""The order of the train rows: which batches an epoch has, and reading them from a position on."""
+"""The train rows in the batches of every epoch, and reading them from a position on."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 from hemix.config import TrainSettings
 from hemix.data.batch import RequestBatch
 from hemix.data.replacement import Replacement
-from hemix.data.split import Plan, Split
+from hemix.data.sampler import make_sampler
+from hemix.data.split import Split
 from hemix.training.position import Position
 
 __all__ = ["TrainBatches"]
 
 
 class TrainBatches:
-    """The train split in the batches of every epoch. All follows from the seed and the epoch."""
+    """The batches of the slots of this process. All follows from the seed, epoch and step."""
 
-    def __init__(self, split: Split, options: TrainSettings) -> None:
+    def __init__(self, split: Split, options: TrainSettings, slots: range) -> None:
+        """Make no batch yet.
+
+        Args:
+            split: The train split.
+            options: Order, seed, batch size and slots.
+            slots: Numbers of the slots of this process.
+        """
         self.split = split
-        self._options = options
+        self._options, self._slots = options, slots
+        self._sampler = make_sampler(
+            options.shuffle,
+            split,
+            batch_size=options.batch_size,
+            slots=options.gradient_accumulation,
+            seed=options.seed,
+        )
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps of one epoch."""
+        return self._sampler.steps
 
     @property
     def total_steps(self) -> int:
         """Steps of all epochs."""
-        return self._options.epochs * len(self.plan(0))
+        return self._options.epochs * self.steps_per_epoch
 
-    def plan(self, epoch: int) -> Plan:
-        """Return which requests each batch of an epoch holds."""
-        options = self._options
-        order = "shuffled" if options.shuffle == "requests" else options.shuffle
-        return self.split.plan(
-            options.batch_size,
-            order=order,
-            seed=options.seed,
-            epoch=epoch,
-        )
-
-    def read(self, plan: Plan, position: Position) -> Iterator[RequestBatch]:
-        """Read the batches of an epoch that are not done yet.
+    def read(self, position: Position) -> Iterator[tuple[RequestBatch, ...]]:
+        """Read the rest of an epoch.
 
         Args:
-            plan: The plan of the position's epoch.
             position: Where the run is.
 
-        Returns:
-            Batches in the host's memory, some ids replaced by the unknown row
-            (``train.oov_dropout``).
+        Yields:
+            Of every step a batch for each slot of this process, in the host's memory, some ids
+            replaced by the unknown row (``train.oov_dropout``).
         """
         options = self._options
-        replacement = Replacement(rate=options.oov_dropout, seed=(options.seed, position.epoch))
-        return self.split.batches(
-            plan,
-            first=position.batch,
-            replacement=replacement,
+        batches = self.split.batches(
+            self._sampler,
+            epoch=position.epoch,
+            steps=range(position.epoch_step, self.steps_per_epoch),
+            slots=self._slots,
+            replacement=Replacement(rate=options.oov_dropout, seed=(options.seed,)),
             workers=options.loader_workers,
         )
+        while step := tuple(itertools.islice(batches, len(self._slots))):
+            yield step

@@ -18,6 +18,7 @@ import numpy.typing as npt
 import torch
 
 from hemix.config import BoostingSettings
+from hemix.data.sampler import SequentialSampler
 from hemix.data.split import Split
 from hemix.errors import DataError, SettingsError, UsageError
 from hemix.evaluation.notes import Note, training_notes, valid_notes
@@ -205,7 +206,7 @@ def _rows(model: LightGBM, split: Split) -> Rows:
     features = np.empty((count, len(model.features)), dtype=np.float32)
     labels, weights = (np.empty((count, tasks), dtype=np.float32) for _ in range(2))
     first = 0
-    for batch in split.batches(split.plan(_BATCH_IMPRESSIONS)):
+    for batch in split.batches(SequentialSampler(split, _BATCH_IMPRESSIONS)):
         assert batch.labels is not None and batch.weights is not None
         here = slice(first, first + batch.candidates_count)
         features[here] = model.rows(batch).numpy()

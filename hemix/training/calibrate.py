@@ -20,7 +20,7 @@ from hemix.data.split import Split
 from hemix.distributed import DistributedContext
 from hemix.models import Predictor
 from hemix.settings import Settings
-from hemix.training.validate import batches_with_logits
+from hemix.training.validate import scored_rows
 
 __all__ = [
     "MIN_ROWS_PER_CLASS",
@@ -78,7 +78,7 @@ def calibrate(
     Args:
         model: The model, on ``device``; changed in place.
         split: The rows to fit on.
-        settings: Batch size, microbatches and precision.
+        settings: Batch size, slots and precision.
         device: Where the model lies.
         distributed: The processes; None: this one alone.
 
@@ -87,9 +87,8 @@ def calibrate(
         and ``held`` where the slope is MIN_SLOPE.
     """
     columns = [
-        (logits_NT.cpu().double(), batch.labels.cpu().double(), batch.weights.cpu().double())
-        for batch, logits_NT in batches_with_logits(model, split, settings, device, distributed)
-        if batch.labels is not None and batch.weights is not None
+        tuple(c.cpu().double() for c in (rows.logits_NT, rows.labels_NT, rows.weights_NT))
+        for rows in scored_rows(model, split, settings, device, distributed)
     ]
     logits_NT, labels_NT, weights_NT = (torch.cat(column) for column in zip(*columns, strict=True))
     scalings = []

@@ -47,7 +47,8 @@ __all__ = ["BEST", "WEIGHT", "Checkpoint", "Checkpoints", "Snapshot"]
 
 BEST = "best"
 WEIGHT = "weight"
-_FORMAT = SavedFormat(version=1, error=RunError, remedy="train into a new folder")
+_FORMAT = SavedFormat(version=2, error=RunError, remedy="train into a new folder")
+"""Of state.json; 2 since a position is an epoch and a step of the order by partitions"""
 _OPTIMIZER_FILE = "optimizer.safetensors"
 _COMPLETE = "COMPLETE"
 

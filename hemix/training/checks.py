@@ -175,8 +175,9 @@ def check_memory(spec: InputSpec, settings: Settings, processes: int) -> None:
             field="train.memory_budget_bytes",
         )
     raise SettingsError(
-        f"train.memory_budget_bytes: {budget:,} is too little: {need}; {suggestion} would do",
+        f"train.memory_budget_bytes: {budget:,} is too little: {need}",
         field="train.memory_budget_bytes",
+        hint=f"{suggestion} would do",
     )
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from hemix.data.dataset import Dataset
 from hemix.errors import RunError
 from hemix.runs.folder import INFO_FILE
@@ -12,7 +10,7 @@ from hemix.training.job import TrainingJob
 from hemix.training.parent import weights_of
 from hemix.validation import first_difference
 
-__all__ = ["assert_equal_jobs", "check_same_data", "dataset_identity"]
+__all__ = ["assert_equal_jobs", "check_same_data"]
 
 
 def assert_equal_jobs(job: TrainingJob) -> None:
@@ -30,20 +28,11 @@ def assert_equal_jobs(job: TrainingJob) -> None:
     job.distributed.assert_equal_across_ranks(
         {
             "settings": settings,
-            "data": {"schema.yaml": fingerprint, **_hashes(dataset_identity(job.data))},
+            "data": {"schema.yaml": fingerprint, **job.data.file_hashes()},
             "flags": {"--resume": job.resume, "--init-from": parent},
             "files": {f"{info}": "there" if info.exists() else "missing"},
         }
     )
-
-
-def dataset_identity(data: Dataset) -> dict[str, Any]:
-    """What makes a dataset the same one, wherever it lies."""
-    return {
-        "fingerprint": data.schema.fingerprint(),
-        "encoders": data.manifest["encoders"],
-        "files": data.manifest["files"],
-    }
 
 
 def check_same_data(checkpoint: Checkpoint, data: Dataset) -> None:
@@ -56,24 +45,16 @@ def check_same_data(checkpoint: Checkpoint, data: Dataset) -> None:
     Raises:
         RunError: Naming the first column that differs for another schema, or the first file.
     """
-    theirs, ours = checkpoint.state["data"], dataset_identity(data)
-    folder = checkpoint.folder
-    if theirs["fingerprint"] != ours["fingerprint"]:
-        difference = first_difference(
-            checkpoint.state["schema"],
-            data.schema.model_dump(mode="json"),
-        )
+    state, folder = checkpoint.state, checkpoint.folder
+    if state["fingerprint"] != data.schema.fingerprint():
+        difference = first_difference(state["schema"], data.schema.model_dump(mode="json"))
         where = f"they differ in {difference or 'which tables there are'}"
         raise RunError(
             f"{folder}: of another schema than {data.folder}: {where}", code="other_schema"
         )
+    theirs, ours = state["data"], data.file_hashes()
     if theirs != ours:
-        before, now = _hashes(theirs), _hashes(ours)
-        names = sorted(before.keys() | now.keys())
-        name = next(name for name in names if before.get(name) != now.get(name))
+        names = sorted(theirs.keys() | ours.keys())
+        name = next(name for name in names if theirs.get(name) != ours.get(name))
         reason = f"was trained on another dataset than {data.folder} ({name} differs)"
         raise RunError(f"{folder}: {reason}", code="other_data", hint="resume with the same one")
-
-
-def _hashes(data: dict[str, Any]) -> dict[str, str]:
-    return {name: entry["xxh64"] for name, entry in data["files"].items()}

@@ -94,7 +94,8 @@ def _exit_code(codes: Sequence[int], folder: Path) -> int:
         if lost:
             raise HemixError(
                 f"process {lost} of {processes} lost the others, and none says why: does "
-                f"127.0.0.1 answer? {_RESUME}"
+                f"127.0.0.1 answer? {_RESUME}",
+                code="process_lost",
             )
         return 0
     if failed == 0 and codes[0] > 0:

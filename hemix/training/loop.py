@@ -25,9 +25,9 @@ from hemix.training.checkpoint import Checkpoint, Checkpoints
 from hemix.training.checks import check_memory, check_out
 from hemix.training.consistency import assert_equal_jobs, check_same_data
 from hemix.training.job import TrainingJob
-from hemix.training.microbatches import check_microbatches
 from hemix.training.parent import parent_run, write_parent
 from hemix.training.run_lock import RunLock
+from hemix.training.slots import check_slots
 from hemix.training.trainer import Trainer
 
 __all__ = ["Record", "train"]
@@ -46,7 +46,7 @@ def train(
     """Train a model on ``data``'s train split into a run folder.
 
     Of several processes each calls this with the same arguments. Each holds some of the tables'
-    rows and works on its users of every batch. Batches, losses and files are those of one process;
+    rows and computes some slots of every step. Batches, losses and files are those of one process;
     only rank 0 calls the callback.
 
     Args:
@@ -99,7 +99,7 @@ def _train(job: TrainingJob, lock: RunLock) -> None:
         boost(job)
         return
     check_memory(job.data.spec, job.settings, job.processes)
-    check_microbatches(job.settings, job.distributed)
+    check_slots(job.settings, job.data, job.processes)
     checkpoint, half_written = _find_checkpoint(job)
     if job.resume:
         parent = parent_run(job.out, job.init_from, has_checkpoint=checkpoint is not None)

@@ -17,8 +17,8 @@ class Position:
     step: int = 0
     """Steps done."""
     epoch: int = 0
-    batch: int = 0
-    """Batches of this epoch done."""
+    epoch_step: int = 0
+    """Steps of this epoch done."""
     seconds: float = 0.0
     impressions: int = 0
     best_valid_loss: float | None = None

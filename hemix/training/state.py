@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass, field
 from hemix.data.dataset import Dataset
 from hemix.models import Ranker
 from hemix.training.checkpoint import WEIGHT, Checkpoint, Snapshot
-from hemix.training.consistency import dataset_identity
 from hemix.training.meters import Meters
 from hemix.training.optimizers import Optimizers
 from hemix.training.position import Position
@@ -19,7 +18,7 @@ __all__ = ["TrainState"]
 class TrainState:
     """Weights, optimisers, meters and the position in the data.
 
-    It has no random state: random numbers follow from the seed, the step and the microbatch.
+    It has no random state: random numbers follow from the seed, the step and the slot.
     """
 
     model: Ranker
@@ -39,7 +38,8 @@ class TrainState:
             optimizer={**self.optimizers.tensors(), **self.meters.tensors()},
             state={
                 "position": asdict(self.position),
-                "data": dataset_identity(data),
+                "data": data.file_hashes(),
+                "fingerprint": data.schema.fingerprint(),
                 "schema": data.schema.model_dump(mode="json"),
             },
             total_rows=self.model.tables.rows,

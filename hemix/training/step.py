@@ -1,25 +1,30 @@
-"""One step: loss and gradients of every microbatch, then the optimisers."""
+"""One step: loss and gradients of every slot, then the optimisers."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from hemix.data.batch import RequestBatch
+from hemix.distributed import tree_reduce
 from hemix.errors import RunError
 from hemix.training.job import TrainingJob
-from hemix.training.microbatches import microbatch_count, microbatch_seed, own_microbatches
+from hemix.training.slots import own_slots, slot_seed
 from hemix.training.state import TrainState
 from hemix.training.validate import autocast
 
 __all__ = ["TrainStep"]
 
+Gradients = list[Tensor | None]
+"""Of the dense parameters; None where no candidate reached one"""
+
 
 class TrainStep:
-    """Trains the model on one batch at a time and passes the results to the meters."""
+    """Trains the model on one step's batches at a time and passes the results to the meters."""
 
     def __init__(self, state: TrainState, job: TrainingJob, device: torch.device) -> None:
         """Prepare the steps.
@@ -31,37 +36,68 @@ class TrainStep:
         """
         self._state, self._device = state, device
         self._options, self._distributed = job.settings.train, job.distributed
-        self.microbatch_count = microbatch_count(job.settings, job.distributed)
-        """Microbatches of a step, over all processes"""
+        self._slots = own_slots(job.settings, job.distributed)
+        self._dense = list(state.model.dense_parameters())
         self._pending: list[_StepResult] = []
 
-    def __call__(self, batch: RequestBatch) -> None:
-        """Do one step. Raises RunError where the loss of an earlier one is not finite."""
-        state, options = self._state, self._options
+    def __call__(self, batches: Sequence[RequestBatch]) -> None:
+        """Do one step.
+
+        Args:
+            batches: One for each slot of this process, in the CPU's memory.
+
+        Raises:
+            RunError: The loss of an earlier step is not finite.
+        """
+        state = self._state
         result = _StepResult(state.position.step)
-        accumulates = self.microbatch_count > 1
-        loss_weight = state.model.loss_weight(batch) if accumulates else None
-        for number, cpu_batch, _ in own_microbatches(
-            batch, self.microbatch_count, self._distributed
-        ):
-            torch.manual_seed(microbatch_seed(options.seed, state.position.step, number))
-            if not options.deduplicate:
-                cpu_batch = cpu_batch.expand_per_impression()
-            microbatch = replace(cpu_batch, loss_weight=loss_weight).to(self._device)
-            with autocast(self._device, options.precision):
-                logits_NT, *auxiliary = state.model.training_logits(microbatch)
-            loss = state.model.loss(
-                logits_NT.float(), microbatch, [logits.float() for logits in auxiliary]
-            )
-            loss.backward()  # type: ignore[no-untyped-call]
-            if accumulates:
-                state.model.tables.end_microbatch()
-            result.add(loss.detach(), logits_NT[:, 0].detach(), cpu_batch)
+        if self._options.gradient_accumulation == 1:
+            self._run_slot(self._slots[0], batches[0], result)
+        else:
+            loss_weight = self._loss_weight(batches)
+            weighted = [replace(batch, loss_weight=loss_weight) for batch in batches]
+            self._accumulate(weighted, result)
         self._pending.append(result)
         if self._device.type == "cpu":
             self.read_results()
         state.optimizers.step(state.position.step)
         state.position.step += 1
+
+    def _loss_weight(self, batches: Sequence[RequestBatch]) -> Tensor:
+        """Return [T], the weight of the whole step, by which the loss of every slot is divided."""
+        weights = [self._state.model.loss_weight(batch) for batch in batches]
+        own = tree_reduce(weights.__getitem__, torch.add, 0, len(weights))
+        if self._distributed is None:
+            return own
+        return self._distributed.sum(own.to(self._device)).cpu()
+
+    def _accumulate(self, batches: Sequence[RequestBatch], result: _StepResult) -> None:
+        """Add up the gradients of the slots of this process."""
+
+        def gradients(number: int) -> Gradients:
+            self._run_slot(self._slots[number], batches[number], result)
+            self._state.model.tables.end_microbatch()
+            own = [parameter.grad for parameter in self._dense]
+            for parameter in self._dense:
+                parameter.grad = None
+            return own
+
+        total = tree_reduce(gradients, _add, 0, len(batches))
+        for parameter, gradient in zip(self._dense, total, strict=True):
+            parameter.grad = gradient
+
+    def _run_slot(self, slot: int, cpu_batch: RequestBatch, result: _StepResult) -> None:
+        """Compute the loss of a slot and its gradients."""
+        state, options = self._state, self._options
+        torch.manual_seed(slot_seed(options.seed, state.position.step, slot))
+        if not options.deduplicate:
+            cpu_batch = cpu_batch.expand_per_impression()
+        batch = cpu_batch.to(self._device)
+        with autocast(self._device, options.precision):
+            logits_NT, *auxiliary = state.model.training_logits(batch)
+        loss = state.model.loss(logits_NT.float(), batch, [logits.float() for logits in auxiliary])
+        loss.backward()  # type: ignore[no-untyped-call]
+        result.add(loss.detach(), logits_NT[:, 0].detach(), cpu_batch)
 
     def read_results(self) -> None:
         """Give the meters the losses and logits of the steps since the last call.
@@ -73,7 +109,7 @@ class TrainStep:
         for result in pending:
             loss, impressions = result.loss(), result.impressions()
             if self._distributed is not None:
-                loss = self._distributed.sum(loss.clone())
+                loss = self._distributed.sum(loss)
                 by_rank = self._distributed.all_gather(impressions.to(self._device))
                 impressions = torch.cat(by_rank).cpu()
             value = float(loss)
@@ -83,10 +119,19 @@ class TrainStep:
                     f"the loss is {value} at step {result.step}: {advice}", code="diverged"
                 )
             self._state.meters.add(value, *impressions.unbind(1))
+            self._state.position.impressions += len(impressions)
+
+
+def _add(left: Gradients, right: Gradients) -> Gradients:
+    """Add gradients in place."""
+    return [
+        other if own is None else own if other is None else own.add_(other)
+        for own, other in zip(left, right, strict=True)
+    ]
 
 
 class _StepResult:
-    """Losses and logits of the microbatches of a step, on their device until they are read."""
+    """Losses and logits of the slots of a step, on their device until they are read."""
 
     def __init__(self, step: int) -> None:
         self.step = step
@@ -95,12 +140,12 @@ class _StepResult:
         self._targets: list[Tensor] = []
 
     def add(self, loss: Tensor, logits: Tensor, cpu_batch: RequestBatch) -> None:
-        """Add a microbatch.
+        """Add a slot.
 
         Args:
             loss: Its summand of the step's loss, a scalar.
             logits: The first task's logits [n].
-            cpu_batch: The microbatch in the CPU's memory, with labels and weights.
+            cpu_batch: The batch in the CPU's memory, with labels and weights.
         """
         assert cpu_batch.labels is not None and cpu_batch.weights is not None
         self._losses.append(loss)
@@ -110,7 +155,7 @@ class _StepResult:
 
     def loss(self) -> Tensor:
         """The sum of the losses."""
-        return sum(self._losses[1:], self._losses[0])
+        return tree_reduce(self._losses.__getitem__, torch.add, 0, len(self._losses))
 
     def impressions(self) -> Tensor:
         """Logit, label and weight [n, 3] of the first task, in the CPU's memory."""

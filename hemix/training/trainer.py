@@ -1,4 +1,4 @@
-"""The trainer: epochs over the train split, one step a batch, and what happens between steps.
+"""The trainer: epochs over the train split, and what happens between their steps.
 
 Other modules have the order of the data (batches), the step (step), validation
 (early_stopping), checkpoints (checkpoint_writer) and the log (run_log). The state (state) is
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -34,6 +34,7 @@ from hemix.training.optimizers import Optimizers
 from hemix.training.results import training_metrics
 from hemix.training.run_log import RunLog
 from hemix.training.signals import stop_signals
+from hemix.training.slots import own_slots
 from hemix.training.state import TrainState
 from hemix.training.step import TrainStep
 from hemix.training.validate import validate
@@ -63,7 +64,8 @@ class Trainer:
         self._device = job.distributed.device if job.distributed else choose_device(options.device)
         keep_freed_memory()
         set_threads(options.threads)
-        self._batches = TrainBatches(job.data.split("train"), options)
+        slots = own_slots(job.settings, job.distributed)
+        self._batches = TrainBatches(job.data.split("train"), options, slots)
         self._valid_split = job.data.split("valid")
         self._label_notes = check_labels(job.data)
         model = _build_model(job, self._device)
@@ -93,7 +95,7 @@ class Trainer:
             "resumed_at": self._state.position.step,
             "device": str(self._device),
             "processes": self._job.processes,
-            "gradient_accumulation": self._step.microbatch_count,
+            "gradient_accumulation": settings.train.gradient_accumulation,
             "embedding_backend": self._state.optimizers.embedding_backend,
             "threads": torch.get_num_threads(),
             "precision": settings.train.precision,
@@ -183,23 +185,21 @@ class Trainer:
 
     def _train_epoch(self, stop_requested: Callable[[], bool]) -> None:
         position = self._state.position
-        plan = self._batches.plan(position.epoch)
         self._state.model.train()
-        for batch in self._batches.read(plan, position):
-            self._train_batch(batch)
-            self._after_step(is_last=position.batch == len(plan))
+        for batches in self._batches.read(position):
+            self._train_step(batches)
+            self._after_step(is_last=position.epoch_step == self._batches.steps_per_epoch)
             self._stop_if(stop_requested())
             if position.finished:
                 return
             if _is_due(position.step, self._job.settings.train.checkpoint_every_steps):
                 self._save(f"step-{position.step:08d}", background=True)
 
-    def _train_batch(self, batch: RequestBatch) -> None:
+    def _train_step(self, batches: Sequence[RequestBatch]) -> None:
         position = self._state.position
-        self._step(batch)
+        self._step(batches)
         self._job.callback.on_step(position.step, self._total_steps)
-        position.impressions += batch.candidates_count
-        position.batch += 1
+        position.epoch_step += 1
         position.seconds = time.perf_counter() - self._started
 
     def _after_step(self, *, is_last: bool) -> None:
@@ -209,12 +209,13 @@ class Trainer:
             self._step.read_results()
             self._write_log(self._state.meters.record())
         if is_last or _is_due(position.step, options.evaluate_every_steps):
+            self._step.read_results()
             with self._state.optimizers.averaged_weights():
                 self._validate()
             self._state.model.train()
             position.seconds = time.perf_counter() - self._started
         if is_last:
-            position.epoch, position.batch = position.epoch + 1, 0
+            position.epoch, position.epoch_step = position.epoch + 1, 0
 
     def _validate(self) -> None:
         """Score valid and keep the weights that are the best so far."""

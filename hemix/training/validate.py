@@ -1,4 +1,4 @@
-"""The loss of a split, summed batch by batch, and the logits behind it."""
+"""The loss of a split, and the scored rows behind it."""
 
 from __future__ import annotations
 
@@ -10,58 +10,68 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hemix.data.batch import RequestBatch
+from hemix.data.sampler import SequentialSampler
 from hemix.data.split import Split
 from hemix.distributed import DistributedContext
 from hemix.evaluation.metrics import auc, base_rate_loss
 from hemix.models import Predictor
 from hemix.nn.heads import counted_weights
 from hemix.settings import Settings
-from hemix.training.microbatches import microbatch_count, own_microbatches
 
-__all__ = ["Validation", "autocast", "batches_with_logits", "validate"]
+__all__ = ["ScoredRows", "Validation", "autocast", "scored_rows", "validate"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoredRows:
+    """Impressions with their logits, on the model's device."""
+
+    logits_NT: Tensor
+    """float32 [N, T]"""
+    labels_NT: Tensor
+    """float32 [N, T]; 0 where unknown"""
+    weights_NT: Tensor
+    """float32 [N, T]; 0 where the label is unknown"""
 
 
 @torch.no_grad()
-def batches_with_logits(
+def scored_rows(
     model: Predictor,
     split: Split,
     settings: Settings,
     device: torch.device,
     distributed: DistributedContext | None = None,
-) -> Iterator[tuple[RequestBatch, Tensor]]:
+) -> Iterator[ScoredRows]:
     """Score a split with a model in evaluation mode.
 
-    The batches are divided into the microbatches of training. Each process scores its own, and all
-    processes get all logits.
+    The processes score its batches in turn, and all processes get all rows in the same order.
 
     Args:
         model: The model, on ``device``.
         split: What to score.
-        settings: Batch size, microbatches and precision.
+        settings: Batch size, slots and precision.
         device: Where the model lies.
         distributed: The processes; None: this one alone.
 
     Yields:
-        A batch on the device, and its logits [N, T] in at least fp32.
+        The rows of a batch of every process, about four times as many as a slot trains on.
     """
     model.eval()
-    plan = split.plan(4 * settings.train.batch_size)
-    count = microbatch_count(settings, distributed)
-    for batch in split.batches(plan, workers=settings.train.loader_workers):
-        logits, positions = [], []
-        for _, microbatch, candidates in own_microbatches(batch, count, distributed):
-            with autocast(device, settings.train.precision):
-                logits.append(model(microbatch.to(device)).float())
-            positions.append(candidates.to(device))
+    train = settings.train
+    rank, size = (distributed.rank, distributed.world_size) if distributed is not None else (0, 1)
+    sampler = SequentialSampler(split, max(1, 4 * train.batch_size // train.gradient_accumulation))
+    rounds = -(-sampler.steps // size)
+    # in the last round a process may have an empty batch: look-ups need all processes
+    steps = range(rank, rounds * size, size)
+    for batch in split.batches(sampler, steps=steps, workers=train.loader_workers):
+        moved = batch.to(device)
+        assert moved.labels is not None and moved.weights is not None
+        with autocast(device, train.precision):
+            logits_NT = model(moved)
+        rows = torch.cat([logits_NT.float(), moved.labels, moved.weights], 1)
         if distributed is not None:
-            logits = distributed.all_gather(torch.cat(logits))
-            positions = distributed.all_gather(torch.cat(positions))
-        logits_NT = torch.cat(logits)
-        if count > 1:
-            shuffled = logits_NT
-            logits_NT = torch.empty_like(shuffled).index_copy_(0, torch.cat(positions), shuffled)
-        yield batch.to(device), logits_NT
+            rows = torch.cat(distributed.all_gather(rows))
+        logits_NT, labels_NT, weights_NT = rows.chunk(3, 1)
+        yield ScoredRows(logits_NT=logits_NT, labels_NT=labels_NT, weights_NT=weights_NT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,21 +104,21 @@ def validate(
     Args:
         model: The model, on ``device``.
         split: What to score.
-        settings: Batch size, microbatches, precision, and how a funnel is trained.
+        settings: Batch size, slots, precision, and how a funnel is trained.
         device: Where the model lies.
         distributed: The processes; None: this one alone.
     """
     total = weight = positive = torch.zeros(len(model.spec.tasks), dtype=torch.float64)
     scores, labels = [], []
-    for batch, logits_NT in batches_with_logits(model, split, settings, device, distributed):
-        batch_total, batch_weight = model.loss_sums(logits_NT, batch)
-        total, weight = total + batch_total.double().cpu(), weight + batch_weight.double().cpu()
-        assert batch.labels is not None and batch.weights is not None
-        counted = counted_weights(batch.labels, batch.weights, model.spec, settings.model.funnel)
-        positive = positive + (counted * batch.labels).double().sum(0).cpu()
-        known = batch.weights[:, 0] > 0
-        scores.append(logits_NT[known, 0].cpu())
-        labels.append(batch.labels[known, 0].cpu())
+    for rows in scored_rows(model, split, settings, device, distributed):
+        labels_NT, weights_NT = rows.labels_NT, rows.weights_NT
+        rows_total, rows_weight = model.loss_sums(rows.logits_NT, labels_NT, weights_NT)
+        total, weight = total + rows_total.double().cpu(), weight + rows_weight.double().cpu()
+        counted = counted_weights(labels_NT, weights_NT, model.spec, settings.model.funnel)
+        positive = positive + (counted * labels_NT).double().sum(0).cpu()
+        known = weights_NT[:, 0] > 0
+        scores.append(rows.logits_NT[known, 0].cpu())
+        labels.append(labels_NT[known, 0].cpu())
     mean_T = total / torch.where(weight > 0, weight, 1)
     first_auc = auc(torch.cat(labels).numpy(), torch.cat(scores).numpy())
     return Validation(

@@ -24,7 +24,7 @@ from hemix.models import Predictor, Ranker
 from hemix.nn.heads import probabilities
 from hemix.runs.folder import Run
 from hemix.settings import Settings
-from hemix.training.validate import batches_with_logits
+from hemix.training.validate import scored_rows
 from hemix.validation import first_difference
 
 __all__ = ["progressive_validation", "remap_embedding_rows"]
@@ -119,21 +119,20 @@ def progressive_validation(
     Args:
         model: The model, on ``device``.
         split: The rows.
-        settings: Batch size, microbatches and precision.
+        settings: Batch size, slots and precision.
         device: Where the model lies.
         distributed: The processes; None: this one alone.
 
     Returns:
         By task ``rows``, AUC, log loss, NE and PCOC; None for a metric that is not defined.
     """
-    rows: dict[str, list[Tensor]] = {task.name: [] for task in model.spec.tasks}
-    for batch, logits_NT in batches_with_logits(model, split, settings, device, distributed):
-        assert batch.labels is not None and batch.weights is not None
-        scores = probabilities(logits_NT, model.spec)
+    by_task: dict[str, list[Tensor]] = {task.name: [] for task in model.spec.tasks}
+    for rows in scored_rows(model, split, settings, device, distributed):
+        scores = probabilities(rows.logits_NT, model.spec)
         for index, task in enumerate(model.spec.tasks):
-            columns = (batch.labels[:, index], scores[task.name], batch.weights[:, index])
-            rows[task.name].append(torch.stack([column.double().cpu() for column in columns], 1))
-    return {name: _metrics(torch.cat(task_rows)) for name, task_rows in rows.items()}
+            columns = (rows.labels_NT[:, index], scores[task.name], rows.weights_NT[:, index])
+            by_task[task.name].append(torch.stack([column.double().cpu() for column in columns], 1))
+    return {name: _metrics(torch.cat(task_rows)) for name, task_rows in by_task.items()}
 
 
 def _metrics(rows: Tensor) -> dict[str, float | int | None]:

@@ -18,6 +18,7 @@ CONFIGS: dict[str, list[Any]] = {
     "ablate": [hemix.AblateConfig, hemix.StudyOptions],
     "compare": [hemix.CompareConfig, hemix.StudyOptions],
     "experiment": [hemix.ExperimentPlan],
+    "prepare": [hemix.PrepareOptions],
     "scale": [hemix.ScaleConfig, hemix.StudyOptions],
     "serve": [hemix.ServeConfig],
 }

@@ -68,20 +68,25 @@ class Prepared:
         self.folder = folder
         self.manifest = manifest
 
-    def __call__(self, path: str) -> Any:
-        """One array, such as ``history/time_ms``; of a split the first shard, ``train/labels``."""
-        first, _, rest = path.partition("/")
-        array_path = (
-            self.folder
-            / first
-            / ("00000" if first in ("train", "valid", "test") else "")
-            / f"{rest}.npy"
-        )
-        return np.load(array_path)
+    def __call__(self, path: str, partition: int = 0) -> Any:
+        """One array, such as ``items/number``; of users, history and splits that of a partition,
+        such as ``train/labels``.
+        """
+        shared = path.startswith(("items/", "statistics/", "encoders/"))
+        folder = self.folder if shared else self.partition(partition)
+        return np.load(folder / f"{path}.npy")
 
-    def ids(self, kind: str) -> list[Any]:
-        """Raw ids in the order of their numbers."""
-        return list(pq.read_table(self.folder / "ids" / f"{kind}.parquet").column("id").to_pylist())
+    def partition(self, number: int = 0) -> Path:
+        """The folder of a partition."""
+        return self.folder / "partitions" / f"{number:05d}"
+
+    def users(self, partition: int = 0) -> list[Any]:
+        """Raw ids of the users of a partition in the order of their numbers."""
+        return _ids(self.partition(partition) / "ids.parquet")
+
+    def items(self) -> list[Any]:
+        """Raw ids of the items in the order of their numbers."""
+        return _ids(self.folder / "ids" / "items.parquet")
 
     def vocabulary(self, table: str) -> dict[str, int]:
         """Text -> id."""
@@ -94,9 +99,18 @@ class Prepared:
         )
 
 
+def _ids(path: Path) -> list[Any]:
+    return list(pq.read_table(path).column("id").to_pylist())
+
+
 def prepared(
-    folder: Path, schema: str = PLAIN, *, memory_rows: int = 1000, **tables: Any
+    folder: Path,
+    schema: str = PLAIN,
+    *,
+    partitions: int = 1,
+    memory_rows: int = 1000,
+    **tables: Any,
 ) -> Prepared:
     """Write logs into ``folder/logs`` and prepare them into ``folder/data``."""
-    logs = write(folder / "logs", schema, **tables)
-    return Prepared(folder / "data", prepare(logs, folder / "data", memory_rows=memory_rows))
+    logs, data = write(folder / "logs", schema, **tables), folder / "data"
+    return Prepared(data, prepare(logs, data, partitions=partitions, memory_rows=memory_rows))

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from hemix.data.batch import RequestBatch
 from hemix.data.dataset import Dataset
+from hemix.data.sampler import RequestSampler
 from hemix.errors import DataError
 from tests.batches import make_batch, make_spec
 
@@ -52,7 +53,7 @@ def test_good_batches_pass(rich_data: Path) -> None:
     data = Dataset(rich_data)
     for name in ("train", "valid", "test"):
         split = data.split(name)
-        for batch in split.batches(split.plan(40, order="shuffled")):
+        for batch in split.batches(RequestSampler(split, batch_size=40)):
             batch.validate(data.spec)
 
 

@@ -1,8 +1,9 @@
-"""Dataset: plans, and batches as a pure function of the requests that they hold."""
+"""Dataset: batches as a pure function of the requests that they hold, and damaged partitions."""
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import shutil
 from collections.abc import Iterator
@@ -18,11 +19,12 @@ from hemix.data.batch import RequestBatch
 from hemix.data.columns import Columns
 from hemix.data.dataset import Dataset
 from hemix.data.jagged import Jagged
-from hemix.data.layout import load_array
+from hemix.data.layout import partition_folder
 from hemix.data.replacement import Replacement
-from hemix.data.split import Plan, Split
+from hemix.data.sampler import RequestSampler, SequentialSampler
+from hemix.data.split import Split
 from hemix.errors import DataError, UsageError
-from tests.data.small import PLAIN, at, prepared, shown
+from tests.data.small import at, prepared, shown
 from tests.refusals import raises
 
 
@@ -52,118 +54,118 @@ def train(rich_data: Path) -> Split:
     return Dataset(rich_data).split("train")
 
 
-# -- plans -----------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def uneven(tmp_path_factory: pytest.TempPathFactory) -> Split:
-    """Train requests of 3, 1, 2, 5 and 1 impressions, the stored order; the oldest is the second
-    user's.
-    """
-    sizes = {("a", 5): 3, ("a", 6): 1, ("a", 7): 2, ("b", 1): 5, ("b", 9): 1}
-    rows: list[tuple[Any, ...]] = [
-        (user, f"i{n}", at(0, hour), 0, f"{user}{hour}")
-        for (user, hour), size in sizes.items()
-        for n in range(size)
-    ]
-    rows += [("a", "i", at(1), 0, "v"), ("a", "i", at(2), 0, "t")]
-    made = prepared(
-        tmp_path_factory.mktemp("uneven"),
-        PLAIN + "roles: {request_id: r}",
-        impressions=shown(rows, "r"),
-    )
-    return Dataset(made.folder).split("train")
-
-
-def test_sizes_by_hand(uneven: Split) -> None:
-    """The requests begin at impressions 0, 3, 4, 6, 11; by threes that is in batches 0, 1, 1,
-    2, 3.
-    """
-    plan = uneven.plan(3)
-    assert plan.order.tolist() == [0, 1, 2, 3, 4]
-    assert plan.begin.tolist() == [0, 1, 3, 4, 5]
-    assert len(plan) == 4
-    assert [b.candidates_count for b in uneven.batches(plan)] == [3, 3, 5, 1]
-    assert uneven.plan(100).begin.tolist() == [0, 5]
-    assert uneven.plan(1).begin.tolist() == [0, 1, 2, 3, 4, 5]
-    by_time = uneven.plan(5, order="time")
-    assert by_time.order.tolist() == [3, 0, 1, 2, 4]  # they begin at 0, 5, 8, 9, 11
-    assert by_time.begin.tolist() == [0, 1, 4, 5]
-
-
-@pytest.mark.parametrize("order", ["stored", "time", "shuffled"])
-@pytest.mark.parametrize("size", [1, 7, 40, 10_000])
-def test_every_request_once_and_no_batch_empty(train: Split, order: str, size: int) -> None:
-    plan = train.plan(size, order=order, seed=3, epoch=1)
-    assert sorted(plan.order.tolist()) == list(range(train.requests))
-    assert plan.begin[0] == 0 and plan.begin[-1] == train.requests
-    assert (np.diff(plan.begin) > 0).all()
-    rows = torch.cat(
-        [
-            batch.impression_index
-            for batch in train.batches(plan)
-            if batch.impression_index is not None
-        ]
-    )
-    assert sorted(rows.tolist()) == list(range(train.impressions))
-
-
-def test_a_shuffle_is_a_function_of_seed_and_epoch(train: Split) -> None:
-    def order(seed: int, epoch: int) -> list[int]:
-        plan = train.plan(40, order="shuffled", seed=seed, epoch=epoch)
-        return plan.order.tolist()  # type: ignore[no-any-return]
-
-    assert order(1, 2) == order(1, 2)
-    assert len({tuple(order(s, e)) for s in range(3) for e in range(3)}) == 9
+def joined(batches: list[RequestBatch], name: str) -> list[Any]:
+    return torch.cat([getattr(batch, name) for batch in batches]).tolist()  # type: ignore[no-any-return]
 
 
 # -- the same batches, however they are made -------------------------------------------------------
 
 
 def test_how_many_threads_make_batches_changes_nothing(train: Split) -> None:
-    plan = train.plan(20, order="shuffled", seed=1)
+    sampler = RequestSampler(train, batch_size=20, slots=2, seed=1)
     swap = Replacement(rate=0.3, seed=(1, 0))
-    plain, *ahead = (list(train.batches(plan, replacement=swap, workers=n)) for n in (0, 1, 2, 5))
-    assert len(plain) > 5
+    plain, *ahead = (
+        list(train.batches(sampler, epoch=1, slots=(0, 1), replacement=swap, workers=n))
+        for n in (0, 1, 2, 5)
+    )
+    assert len(plain) == 2 * sampler.steps > 5
     for batches in ahead:
         assert all_same(batches, plain)
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2])
-def test_first_goes_on_exactly(train: Split, workers: int) -> None:
-    plan = train.plan(20, order="shuffled", seed=1)
+def test_an_epoch_goes_on_exactly_from_any_step(train: Split, workers: int) -> None:
+    sampler = RequestSampler(train, batch_size=20, seed=1)
     swap = Replacement(rate=0.3, seed=(1, 0))
-    whole = list(train.batches(plan, replacement=swap))
-    for first in (0, 1, 4, len(plan) - 1, len(plan)):
-        assert all_same(
-            list(train.batches(plan, first=first, replacement=swap, workers=workers)), whole[first:]
-        )
+    whole = list(train.batches(sampler, replacement=swap))
+    for first in (0, 1, 4, sampler.steps - 1, sampler.steps):
+        steps = range(first, sampler.steps)
+        rest = train.batches(sampler, steps=steps, replacement=swap, workers=workers)
+        assert all_same(list(rest), whole[first:])
 
 
 def test_a_loop_that_is_left_leaves_no_thread(train: Split) -> None:
     import threading
 
-    for _ in train.batches(train.plan(10)):
+    for _ in train.batches(SequentialSampler(train, 10)):
         break
     assert not [
         t for t in threading.enumerate() if t.name.startswith("hemix-loader") and t.is_alive()
     ]
 
 
-def test_many_shards_are_one(rich_data: Path, rich_shards: Path) -> None:
-    one, many = Dataset(rich_data), Dataset(rich_shards)
+def request_of_log(split: Split) -> dict[int, list[int]]:
+    """By the first row of each request in the log its number in the split."""
+    log_row = split.log_row[np.arange(split.impressions)]
+    request = split.requests_of(np.arange(split.impressions))
+    first = np.flatnonzero(np.diff(request, prepend=-1))
+    return dict(zip(log_row[first].tolist(), request[first].tolist(), strict=True))
+
+
+def test_partitions_change_no_request(rich_data: Path, rich_partitions: Path) -> None:
+    """What a request sees and holds is the same in 8 partitions and in 5."""
+    eight, five = Dataset(rich_data), Dataset(rich_partitions)
+    assert (len(eight.partitions), len(five.partitions)) == (8, 5)
     for name in ("train", "valid", "test"):
-        assert len(list((rich_data / name).iterdir())) == 1
-        assert len(list((rich_shards / name).iterdir())) > 3
-        a, b = one.split(name), many.split(name)
-        for size, order in ((33, "shuffled"), (7, "time"), (1000, "stored")):
-            plans = [split.plan(size, order=order, seed=2) for split in (a, b)]
-            assert all_same(list(a.batches(plans[0])), list(b.batches(plans[1])))
-        truth = [
-            np.concatenate([np.load(f) for f in sorted((d / "truth" / name).glob("*.npy"))])
-            for d in (rich_data, rich_shards)
+        ours, theirs = eight.split(name), five.split(name)
+        numbers, other_numbers = request_of_log(ours), request_of_log(theirs)
+        assert numbers.keys() == other_numbers.keys() and numbers != other_numbers
+        for row, number in numbers.items():
+            batch = ours.batch(np.array([number]))
+            other = theirs.batch(np.array([other_numbers[row]]))
+            for (leaf, tensor), (_, expected) in zip(leaves(batch), leaves(other), strict=True):
+                assert leaf == ".impression_index" or torch.equal(tensor, expected), leaf
+        rows = list(numbers)[:40]
+        requests = [np.array([of[row] for row in rows]) for of in (numbers, other_numbers)]
+        batch, other = ours.batch(requests[0]), theirs.batch(requests[1])
+        assert batch.candidates_count == other.candidates_count
+        for field in ("event_time_ms", "request_time_ms", "bias"):
+            tensors = [getattr(b, field).sort().values for b in (batch, other)]
+            assert torch.equal(*tensors), field
+
+
+def test_the_requests_of_a_batch_come_by_partition_else_in_their_order(
+    rich_partitions: Path,
+) -> None:
+    split = Dataset(rich_partitions).split("train")
+    first = split.request_numbers.first
+    requests = np.array([first[3] + 1, first[1], first[3], first[1] + 2])
+    batch = split.batch(requests)
+    expected = split.time_ms[requests[[1, 3, 0, 2]]]
+    assert batch.request_time_ms.tolist() == expected.tolist()
+
+
+def test_some_partitions_alone(rich_partitions: Path) -> None:
+    whole, some = Dataset(rich_partitions), Dataset(rich_partitions, partitions=[4, 1])
+    assert some.partitions == (1, 4)
+    ours, theirs = some.split("train"), whole.split("train")
+    first = theirs.request_numbers.first
+    requests = np.concatenate([np.arange(first[1], first[2]), np.arange(first[4], first[5])])
+    assert ours.requests == len(requests)
+    batch, expected = ours.batch(np.arange(ours.requests)), theirs.batch(requests)
+    for (leaf, tensor), (_, of_whole) in zip(leaves(batch), leaves(expected), strict=True):
+        assert leaf == ".impression_index" or torch.equal(tensor, of_whole), leaf
+    users = ours.users_of(np.arange(ours.requests))
+    assert some.user_ids(users).equals(whole.user_ids(theirs.users_of(requests)))
+    with raises(UsageError, field="partitions"):
+        Dataset(rich_partitions, partitions=[5])
+
+
+def test_a_slot_needs_its_own_partitions_alone(rich_partitions: Path) -> None:
+    """A process with two of three slots opens their partitions and draws what all would."""
+    whole = Dataset(rich_partitions).split("train")
+    some = Dataset(rich_partitions, partitions=[0, 3, 1, 4]).split("train")
+    samplers = [RequestSampler(split, batch_size=20, slots=3, seed=2) for split in (some, whole)]
+    assert samplers[0].steps == samplers[1].steps
+    for slot in (0, 1):
+        batches = [
+            list(split.batches(sampler, slots=[slot]))
+            for split, sampler in zip((some, whole), samplers, strict=True)
         ]
-        assert (truth[0] == truth[1]).all()
+        for ours, theirs in zip(*batches, strict=True):
+            assert ours.labels is not None and theirs.labels is not None
+            assert torch.equal(ours.labels, theirs.labels)
+            assert torch.equal(ours.event_time_ms, theirs.event_time_ms)
 
 
 def test_a_batch_is_made_of_its_requests_alone(train: Split) -> None:
@@ -191,7 +193,7 @@ def test_a_batch_is_made_of_its_requests_alone(train: Split) -> None:
 
 def id_columns(split: Split, batch: RequestBatch) -> dict[str, tuple[str, Tensor]]:
     """level.feature -> (table, ids) of every id column, jagged column and event field."""
-    spec, by_column = split._data.spec, {}
+    spec, by_column = split.data.spec, {}
     for level, columns in (
         ("user", batch.users),
         ("context", batch.context),
@@ -223,9 +225,9 @@ VOCABULARIES = {
 
 
 def test_rate_1_replaces_every_known_id_of_a_vocabulary_and_nothing_else(train: Split) -> None:
-    plan = train.plan(10_000)
-    (plain,), (swapped,) = (
-        list(train.batches(plan, replacement=r)) for r in (None, Replacement(rate=1.0, seed=(0,)))
+    every = np.arange(train.requests)
+    plain, swapped = (
+        train.batch(every, replacement=r) for r in (None, Replacement(rate=1.0, seed=(0,)))
     )
     before, after = id_columns(train, plain), id_columns(train, swapped)
     assert set(before) > VOCABULARIES
@@ -252,26 +254,25 @@ def test_rate_1_replaces_every_known_id_of_a_vocabulary_and_nothing_else(train: 
 
 
 def test_rate_0_replaces_nothing(train: Split) -> None:
-    plan = train.plan(50)
+    sampler = SequentialSampler(train, 50)
     assert all_same(
-        list(train.batches(plan, replacement=Replacement(rate=0.0, seed=(0,)))),
-        list(train.batches(plan)),
+        list(train.batches(sampler, replacement=Replacement(rate=0.0, seed=(0,)))),
+        list(train.batches(sampler)),
     )
 
 
 def test_a_rate_between_is_met_and_differs_from_batch_to_batch(train: Split) -> None:
-    plan = Plan(
-        order=np.tile(np.arange(train.requests), 2),
-        begin=np.array([0, train.requests, 2 * train.requests]),
-    )
-    plain = id_columns(train, train.batch(np.arange(train.requests)))["cross.reason"][1]
-    a, b = (
-        id_columns(train, x)["cross.reason"][1]
-        for x in train.batches(plan, replacement=Replacement(rate=0.25, seed=(7,)))
-    )
+    every = np.arange(train.requests)
+    plain = id_columns(train, train.batch(every))["cross.reason"][1]
+    swap = Replacement(rate=0.25, seed=(7,))
+    numbers = itertools.product(range(2), repeat=3)  # of epoch, step and slot
+    swapped = [
+        id_columns(train, train.batch(every, replacement=swap.of_batch(*of)))["cross.reason"][1]
+        for of in numbers
+    ]
     known = plain > 1
-    assert not torch.equal(a, b)
-    for ids in (a, b):
+    assert all(not torch.equal(a, b) for a, b in itertools.combinations(swapped, 2))
+    for ids in swapped:
         fraction = (ids[known] == 0).double().mean().item()
         assert abs(fraction - 0.25) < 4 * (0.25 * 0.75 / int(known.sum())) ** 0.5
 
@@ -315,8 +316,8 @@ def versions(tmp_path: Path) -> Split:
 
 def test_a_user_with_two_feature_versions_has_two_rows(versions: Split) -> None:
     batch = versions.batch(np.arange(4))
-    batch.validate(versions._data.spec)
-    cities = batch.users.ids[:, versions._data.spec.user.names.index("city")]
+    batch.validate(versions.data.spec)
+    cities = batch.users.ids[:, versions.data.spec.user.names.index("city")]
     assert batch.users_count == 3
     assert batch.user_index.tolist() == [0, 1, 1, 2]
     assert cities[0] == cities[2] != cities[1]
@@ -340,19 +341,21 @@ def test_a_user_row_holds_the_union_of_what_its_requests_see(versions: Split) ->
 
 
 @pytest.fixture
-def copy(rich_shards: Path, tmp_path: Path) -> Path:
-    shutil.copytree(rich_shards, tmp_path / "data")
+def copy(rich_partitions: Path, tmp_path: Path) -> Path:
+    shutil.copytree(rich_partitions, tmp_path / "data")
     return tmp_path / "data"
 
 
 @pytest.mark.parametrize(
     "file",
     [
-        "history/ids.npy",
+        "partitions/00003/history/ids.npy",
         "items/features.bag0.values.npy",
-        "train/00001/labels.npy",
+        "partitions/00001/train/labels.npy",
+        "partitions/00004/ids.parquet",
         "encoders/000.keys.npy",
         "items/raw.npy",
+        "ids/items.parquet",
     ],
 )
 def test_verify_finds_one_flipped_bit(copy: Path, file: str) -> None:
@@ -367,37 +370,90 @@ def test_verify_finds_one_flipped_bit(copy: Path, file: str) -> None:
         Dataset(copy).verify()
 
 
-def test_verify_covers_every_array(copy: Path) -> None:
+def test_verify_leaves_out_a_split_and_partitions_that_are_not_open(copy: Path) -> None:
+    for file in ("partitions/00001/test/labels.npy", "partitions/00001/truth/test.npy"):
+        (copy / file).write_bytes(b"")
+    Dataset(copy).verify(but="test")
+    Dataset(copy, partitions=[0, 2]).verify()
+    with raises(DataError, code="damaged_file"):
+        Dataset(copy).verify(but="train")
+
+
+def test_verify_covers_every_file_of_a_partition_and_every_shared_array(copy: Path) -> None:
     named = set(json.loads((copy / "manifest.json").read_text())["files"])
-    assert named == {path.relative_to(copy).as_posix() for path in copy.rglob("*.npy")}
+    shared = {path.relative_to(copy).as_posix() for path in copy.rglob("*.npy")}
+    assert {name for name in named if name.endswith(".npy")} == {
+        name for name in shared if not name.startswith("partitions/")
+    }
+    for number in range(5):
+        folder = partition_folder(copy, number)
+        named = set(json.loads((folder / "manifest.json").read_text())["files"])
+        files = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+        assert named == files - {"manifest.json"}
 
 
-@pytest.mark.parametrize("shard", ["00000", "00002"])
-def test_a_missing_shard_is_refused(copy: Path, shard: str) -> None:
-    shutil.rmtree(copy / "train" / shard)
-    expected = json.loads((copy / "manifest.json").read_text())["splits"]["train"]
-    numbers = (expected["requests"], expected["rows"])
-    with raises(DataError, *numbers, code="missing_file", field=copy / "train"):
-        Dataset(copy).split("train")
+@pytest.mark.parametrize("number", [0, 2])
+def test_a_missing_partition_is_named(copy: Path, number: int) -> None:
+    folder = partition_folder(copy, number)
+    shutil.rmtree(folder)
+    dataset = Dataset(copy)
+    with raises(DataError, code="missing_partition", field=folder):
+        dataset.verify()
+    split = dataset.split("train")
+    with raises(DataError, code="missing_partition", field=folder):
+        split.batch(np.arange(split.requests))
+
+
+def test_partitions_of_another_number_or_dataset_are_refused(copy: Path, rich_data: Path) -> None:
+    one, three = partition_folder(copy, 1), partition_folder(copy, 3)
+    one.rename(copy / "one")
+    shutil.copytree(three, one)
+    with raises(DataError, "partition 3 of 5", code="wrong_partition", field=one / "manifest.json"):
+        Dataset(copy).partition(1)
+    shutil.rmtree(one)
+    shutil.copytree(partition_folder(rich_data, 1), one)
+    with raises(DataError, "partition 1 of 8", code="wrong_partition", field=one / "manifest.json"):
+        Dataset(copy).partition(1)
+    shutil.rmtree(one)
+    (copy / "one").rename(one)
+    content = json.loads((one / "manifest.json").read_text())
+    (one / "manifest.json").write_text(json.dumps({**content, "users": 0}))
+    with raises(DataError, code="wrong_partition", field=one / "manifest.json"):
+        Dataset(copy).partition(1)
+    (one / "manifest.json").write_text(json.dumps({**content, "format_version": 2}))
+    with raises(DataError, code="wrong_format_version", field=one / "manifest.json"):
+        Dataset(copy).partition(1)
 
 
 def test_a_cut_off_array_is_named(copy: Path) -> None:
-    path = copy / "train" / "00001" / "user.npy"
+    folder = partition_folder(copy, 1)
+    path = folder / "train" / "user.npy"
     path.write_bytes(path.read_bytes()[:-4])
     with raises(DataError, code="damaged_file", field=path):
-        Dataset(copy).split("train")
-    np.save(path, np.load(copy / "train" / "00000" / "user.npy")[:1])
-    with raises(DataError, "first_candidate.npy", code="damaged_file", field=copy / "train"):
-        Dataset(copy).split("train")
+        Dataset(copy).partition(1).split("train")
+    np.save(path, np.load(partition_folder(copy, 0) / "train" / "user.npy")[:1])
+    with raises(DataError, code="damaged_file", field=folder / "train"):
+        Dataset(copy).partition(1).split("train")
+    path = folder / "history" / "time_ms.npy"
+    np.save(path, np.load(path)[:-1])
+    with raises(DataError, code="damaged_file", field=folder / "history"):
+        _ = Dataset(copy).partition(1).history
 
 
 def test_what_is_no_dataset(copy: Path, tmp_path: Path) -> None:
     with raises(DataError, code="missing_dataset", field=tmp_path):
         Dataset(tmp_path)
-    with raises(UsageError, "dev", "train, valid, test", field="--split"):
+    with raises(UsageError, field="--split"):
         Dataset(copy).split("dev")
     (copy / "spec.json").write_text('{"format_version": 2}')
     with raises(DataError, "spec.json", code="damaged_file", field=copy):
+        Dataset(copy)
+
+
+def test_a_dataset_of_shards_is_refused_by_its_version(copy: Path) -> None:
+    content = json.loads((copy / "manifest.json").read_text())
+    (copy / "manifest.json").write_text(json.dumps({**content, "format_version": 2}))
+    with raises(DataError, "expected 3, found 2", code="wrong_format_version"):
         Dataset(copy)
 
 
@@ -409,9 +465,17 @@ def test_a_schema_changed_afterwards_is_refused(copy: Path) -> None:
 
 
 def test_a_batch_needs_no_truth(copy: Path) -> None:
-    shutil.rmtree(copy / "truth")
+    for number in range(5):
+        shutil.rmtree(partition_folder(copy, number) / "truth")
     split = Dataset(copy).split("test")
-    assert (
-        sum(batch.candidates_count for batch in split.batches(split.plan(50))) == split.impressions
-    )
-    assert len(load_array(copy / "test" / "00000" / "log_row.npy")) > 0
+    batches = split.batches(SequentialSampler(split, 50))
+    assert sum(batch.candidates_count for batch in batches) == split.impressions
+
+
+def test_open_partitions_hold_no_file_descriptors(rich_partitions: Path) -> None:
+    """Many partitions have more files than a process may have descriptors."""
+    dataset = Dataset(rich_partitions)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    batch = dataset.split("train").batch(np.arange(40))
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert batch.candidates_count > 0

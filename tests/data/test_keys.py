@@ -163,8 +163,8 @@ def test_the_index_does_not_depend_on_the_chunks(values: list[int], size: int) -
     assert cut.texts().to_pylist() == whole.texts().to_pylist()
 
 
-def test_add_hashed_adds_new_values_only() -> None:
-    index, values = KeyIndex(), pa.array(["a", None, "b", "a"])
+def test_add_texts_adds_new_values_only() -> None:
+    index, texts = KeyIndex(), pa.array(["b", "a", "c"])
     index.add(pa.array(["a"]))
-    index.add_hashed(keys_of(values), values)
-    assert index.texts().to_pylist() == ["a", "b"]
+    assert index.add_texts(keys_of(texts), texts).tolist() == [1, 0, 2]
+    assert index.texts().to_pylist() == ["a", "b", "c"]

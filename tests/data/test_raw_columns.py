@@ -17,7 +17,6 @@ from hemix.data.raw_columns import (
     as_arrow,
     concatenate,
     from_arrow,
-    mix_bits,
     row_hashes,
     take,
 )
@@ -31,15 +30,6 @@ TAGS = Categorical(multi=True, max_values=2)
 
 def read(feature: Any, values: pa.Array) -> Any:
     return feature.read("x", {"x": values}, len(values), WHERE)
-
-
-def test_hashes_are_splitmix64() -> None:
-    """The first two numbers of its published sequence of seed 0: keys of statistics on disk are
-    made of them.
-    """
-    seeds = np.array([0, 0x9E3779B97F4A7C15], np.uint64)
-    assert mix_bits(seeds).tolist() == [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4]
-    assert seeds[0] == 0, "what is given stays"
 
 
 def test_a_list_is_cut_and_a_missing_one_is_one_missing_value() -> None:

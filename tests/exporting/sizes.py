@@ -54,6 +54,19 @@ OPTIONS: dict[str, dict[str, Any]] = {
     ),
 }
 
+GRAPHS: dict[str, dict[str, Any]] = {
+    " and ".join(names): {key: value for name in names for key, value in OPTIONS[name].items()}
+    for names in (
+        ("rotary", "pre rms swiglu group flatten"),
+        ("embedding", "shared projection, transformer"),
+        ("timeless", "shared, no fixed queries", "products of fields"),
+        ("no products, and no age", "no dynamic queries"),
+        ("rankmixer",),
+        ("one history's fixed queries",),
+    )
+}
+"""Every option in one graph at least: writing a graph takes many seconds"""
+
 
 def lively(spec: InputSpec, **options: Any) -> Ranker:
     """A model in evaluation mode whose every weight has an effect, with random noise on all."""

@@ -12,9 +12,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from hemix import api
+from hemix.cli.app import app
 from hemix.data.dataset import Dataset
+from hemix.data.sampler import SequentialSampler
 from hemix.data.spec import Task
 from hemix.errors import MissingExtra, RunError, UsageError
 from hemix.exporting import export as exporting
@@ -25,7 +28,8 @@ from hemix.files import read_json
 from hemix.runs import Run
 from hemix.runs.weights import sha256
 from tests.batches import make_batch, make_spec
-from tests.exporting.sizes import OPTIONS, SMALL, lively
+from tests.exporting.sizes import GRAPHS, OPTIONS, SMALL, lively
+from tests.made_once import make_once
 from tests.models.degenerate import DEGENERATE
 from tests.refusals import raises
 
@@ -36,23 +40,28 @@ InvalidArgument = import_module("onnxruntime.capi.onnxruntime_pybind11_state").I
 
 @pytest.fixture(scope="module")
 def run(planted_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A trained run."""
-    out = tmp_path_factory.mktemp("export") / "run"
+    """A trained run; read only."""
     settings = {f"model.{name}": value for name, value in SMALL.items()}
-    api.train(
-        planted_data,
-        out,
-        settings={**settings, "train.batch_size": 256, "train.warmup_steps": 1},
+    settings |= {"train.batch_size": 256, "train.warmup_steps": 1}
+    return make_once(
+        tmp_path_factory,
+        "export/run",
+        lambda out: api.train(planted_data, out, settings=settings),
     )
-    return out
 
 
 @pytest.fixture(scope="module")
-def exported(run: Path) -> Path:
-    """That run's export."""
-    out = run.parent / "exported"
-    api.export(run, out)
-    return out
+def exported(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """That run's export by the command, whose output lies in ``printed.json`` beside it."""
+
+    def export(out: Path) -> None:
+        result = CliRunner().invoke(
+            app, ["export", str(run), "--format", "onnx", "--out", str(out), "--json"]
+        )
+        assert result.exit_code == 0, result.output
+        out.with_name("printed.json").write_text(result.stdout)
+
+    return make_once(tmp_path_factory, "export/exported", export)
 
 
 def session(folder: Path) -> Session:
@@ -66,7 +75,7 @@ def test_onnxruntime_scores_a_split_like_the_run(
     table = loaded.predict(planted_data, "test", position="serving")
     serve_as = read_json(exported / "export.json", RunError)["bias"]["serve_as"]
     split, scores = Dataset(planted_data).split("test"), dict[str, list[Any]]()
-    for batch in split.batches(split.plan(100)):
+    for batch in split.batches(SequentialSampler(split, 100)):
         feed = request_feed(batch, loaded.spec)
         feed["bias"] = np.full_like(feed["bias"], serve_as)
         for name, value in graphs.scores(user_feed(batch, loaded.spec), feed).items():
@@ -229,8 +238,14 @@ def test_the_check_detects_other_weights(run: Path, exported: Path) -> None:
     assert exporting.difference(model, exported)[0] > 1e-4
 
 
+def test_every_option_is_in_a_graph() -> None:
+    """The defaults are those of the exported run."""
+    written = [item for options in GRAPHS.values() for item in options.items()]
+    assert all(item in written for options in OPTIONS.values() for item in options.items())
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+@pytest.mark.parametrize("options", GRAPHS.values(), ids=GRAPHS)
 def test_every_model_option_exports(options: dict[str, Any], tmp_path: Path) -> None:
     model = lively(make_spec(), **options)
     exporting.write_graphs(model, tmp_path)
@@ -266,22 +281,9 @@ def test_labels_with_names_of_operators_and_external_weights_export(
     }
 
 
-@pytest.mark.slow
-def test_the_export_command_prints_export_json(
-    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    from hemix.cli import main
-
-    monkeypatch.setattr(
-        "sys.argv",
-        ["hemix", "export", str(run), "--format", "onnx", "--out", str(tmp_path / "out"), "--json"],
-    )
-    with pytest.raises(SystemExit) as end:
-        main()
-    assert not end.value.code
-    assert json.loads(capsys.readouterr().out) == read_json(
-        tmp_path / "out" / "export.json", RunError
-    )
+def test_the_export_command_prints_export_json(exported: Path) -> None:
+    printed = json.loads(exported.with_name("printed.json").read_text())
+    assert printed == read_json(exported / "export.json", RunError)
 
 
 def test_exported_files_have_the_default_mode(exported: Path, tmp_path: Path) -> None:
@@ -291,28 +293,25 @@ def test_exported_files_have_the_default_mode(exported: Path, tmp_path: Path) ->
 
 
 def test_a_schema_without_candidate_fields_is_refused(tmp_path: Path) -> None:
-    """tests/models/test_degenerate.py compares the exported form of every such schema; here one
-    goes through ONNX.
-    """
-    model = lively(DEGENERATE["an item id alone"])
-    exporting.write_graphs(model, tmp_path)
-    assert exporting.difference(model, tmp_path)[0] <= exporting.TOLERANCE
     with raises(UsageError, code="not_exportable", field="features.item"):
         exporting.write_graphs(lively(DEGENERATE["a user id alone"]), tmp_path)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("products", ["histories", "fields", "none"])
 @pytest.mark.parametrize(
-    "what",
+    ("what", "products"),
     [
-        "a position alone",
-        "an item id that events carry",
-        "tags of items alone",
-        "numbers of every level",
+        ("a position alone", "none"),
+        ("an item id alone", "fields"),
+        ("an item id that events carry", "histories"),
+        ("tags of items alone", "histories"),
+        ("numbers of every level", "fields"),
     ],
 )
 def test_minimal_schemas_export(what: str, products: str, tmp_path: Path) -> None:
+    """tests/models/test_degenerate.py compares the padded form of every such schema with all
+    products; these go through ONNX.
+    """
     model = lively(DEGENERATE[what], products=products)
     exporting.write_graphs(model, tmp_path)
     assert exporting.difference(model, tmp_path)[0] <= exporting.TOLERANCE

@@ -125,7 +125,8 @@ def test_it_is_compared_by_processes_that_import_its_file(
         )
     assert set(content["models"]) == {"own", "dlrm"} and content["failed"] == []
     trials = [
-        json.loads(path.read_text()) for path in (tmp_path / "study" / "cells").glob("*/cell.json")
+        json.loads(path.read_text())
+        for path in (tmp_path / "study" / "trials").glob("*/trial.json")
     ]
     imports = {trial["model"]: trial.get("imports") for trial in trials}
     assert imports == {"two_towers": [str(EXAMPLE)], "dlrm": None}

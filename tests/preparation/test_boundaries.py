@@ -16,6 +16,7 @@ from hemix.errors import DataError, HemixError, SchemaError, UsageError
 from hemix.preparation import prepare, shift_split
 from hemix.schema import Schema, Split
 from tests.data.small import at, shown, write
+from tests.refusals import raises
 
 HEAD = "name: s\nlabels: {click: {}}\n"
 SHANGHAI = HEAD + "clock: {timezone: Asia/Shanghai}\n"
@@ -74,7 +75,7 @@ def test_times_are_ordered_as_moments(
     ],
 )
 def test_boundaries_that_do_not_ascend(valid: str, test: str, zone: str) -> None:
-    with pytest.raises(SchemaError, match=r"split: expected valid < test, got "):
+    with raises(SchemaError, f"{valid!r} and {test!r}", field="split"):
         Schema.parse(
             f"{HEAD}clock: {{timezone: {zone}}}\nsplit: {{valid: '{valid}', test: '{test}'}}"
         )
@@ -84,13 +85,14 @@ def test_a_time_of_the_zone_and_one_with_an_offset() -> None:
     """06:00 in Shanghai is before 23:00 UTC of the same day."""
     text = "split: {valid: 2026-01-15 06:00, test: 2026-01-15T01:00:00+00:00}"
     assert Schema.parse(SHANGHAI + text).split.valid == "2026-01-15 06:00"
-    with pytest.raises(SchemaError, match="expected valid < test"):
+    boundaries = ("2026-01-15 06:00", "2026-01-15T01:00:00+00:00")
+    with raises(SchemaError, *boundaries, field="split"):
         Schema.parse(HEAD + text)
 
 
 @pytest.mark.parametrize("value", ["true", ".nan"])
 def test_invalid_boundaries_are_refused(value: str) -> None:
-    with pytest.raises(SchemaError, match=r"split\.test: expected a date"):
+    with raises(SchemaError, field="split.test"):
         Schema.parse(f"{HEAD}split: {{valid: 1, test: {value}}}")
 
 

@@ -29,7 +29,7 @@ def of_files(
     (logs / table).mkdir()
     for name, content in files.items():
         pq.write_table(content, logs / table / f"{name}.parquet")
-    return Prepared(folder / "data", prepare(logs, folder / "data"))
+    return Prepared(folder / "data", prepare(logs, folder / "data", partitions=1))
 
 
 def twice(**columns: Any) -> pa.Table:
@@ -121,7 +121,7 @@ def test_equal_rows_of_files_whose_columns_differ_in_order_and_types(tmp_path: P
     other = other.set_column(other.column_names.index("time_ms"), "time_ms", moments)
     data = of_files(tmp_path, a=one, b=other)
     assert data.manifest["impressions"]["duplicates"] == 3
-    assert data.ids("users") == ["1"]
+    assert data.users() == ["1"]
 
 
 def test_events_of_several_files_are_equal_to_one_file(tmp_path: Path) -> None:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hemix.data.keys import KeyIndex, keys_of
+from hemix.data.encode import Encoders
+from hemix.data.keys import KeyMap, keys_of
 from hemix.data.raw_columns import Where
 from hemix.features.scaling import quantile_edges
-from hemix.preparation import fit
-from hemix.preparation.fit import EncoderFitter, in_sample
+from hemix.preparation import partial_counts
+from hemix.preparation.fit import fit_encoders
+from hemix.preparation.partial_counts import PartialCounts, in_sample
+from hemix.preparation.texts import observed_texts, save_texts, text_tables
 from hemix.schema import Schema
 
 ONES = np.ones
@@ -63,7 +68,7 @@ def test_edges_are_ascending_few_and_independent_of_the_order(
 def test_the_sample_is_a_function_of_the_row_number(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = np.arange(100_000)
     assert in_sample(rows, 100_000).all()
-    monkeypatch.setattr(fit, "_SAMPLE_ROWS", 20_000)
+    monkeypatch.setattr(partial_counts, "_SAMPLE_ROWS", 20_000)
     sample = in_sample(rows, 100_000)
     assert 19_000 < sample.sum() < 21_000
     assert (
@@ -72,14 +77,30 @@ def test_the_sample_is_a_function_of_the_row_number(monkeypatch: pytest.MonkeyPa
 
 
 def fitted(
-    schema: Schema, level: str, values: dict[str, pa.Array], weights: list[float] | None = None
-):  # type: ignore[no-untyped-def]
-    fitter = EncoderFitter(schema)
+    folder: Path,
+    schema: Schema,
+    level: str,
+    values: dict[str, pa.Array],
+    weights: list[int] | None = None,
+    parts: int = 1,
+) -> tuple[Encoders, dict[str, pa.Table]]:
+    """Learn from rows that are counted in some parts."""
     rows = len(next(iter(values.values())))
-    raw = {n: f.read(n, values, rows, Where("t")) for n, f in schema.features.level(level).items()}
-    fitter.observe(level, raw, values)
-    fitter.count(level, raw, None if weights is None else np.array(weights))
-    return fitter.fit(KeyIndex(), KeyIndex())
+    weight = np.ones(rows, dtype=np.int64) if weights is None else np.array(weights)
+    partials, texts = [], []
+    for part in range(parts):
+        own = {name: column.take(np.arange(part, rows, parts)) for name, column in values.items()}
+        features = schema.features.level(level).items()
+        raw = {n: f.read(n, own, len(weight[part::parts]), Where("t")) for n, f in features}
+        counts = PartialCounts(schema)
+        counts.count(level, raw, weight[part::parts])
+        partials.append(folder / f"{part}")
+        texts.append(folder / f"{part}.arrow")
+        partials[-1].mkdir(parents=True)
+        counts.save(partials[-1])
+        observed = observed_texts(schema, level, raw, own)
+        save_texts(texts[-1], text_tables(schema), observed)
+    return fit_encoders(schema, partials, texts, KeyMap.empty())
 
 
 def schema(features: str) -> Schema:
@@ -88,11 +109,11 @@ def schema(features: str) -> Schema:
     )
 
 
-def test_ids_follow_count_then_text() -> None:
+@pytest.mark.parametrize("parts", [1, 2, 9])
+def test_ids_follow_count_then_text(tmp_path: Path, parts: int) -> None:
     plain = schema("{context: {city: {type: categorical, vocabulary: {min_count: 2}}}}")
-    encoders, texts = fitted(
-        plain, "context", {"city": pa.array(["b", "z", "z", "a", "b", "a", "z", "once", None])}
-    )
+    values = {"city": pa.array(["b", "z", "z", "a", "b", "a", "z", "once", None])}
+    encoders, texts = fitted(tmp_path, plain, "context", values, parts=parts)
     assert texts["context.city"].to_pylist() == [
         {"id": 2, "value": "z", "count": 3},
         {"id": 3, "value": "a", "count": 2},
@@ -103,13 +124,13 @@ def test_ids_follow_count_then_text() -> None:
     ).tolist() == [3, 4, 0]
 
 
-def test_max_rows_keeps_the_most_frequent() -> None:
+def test_max_rows_keeps_the_most_frequent(tmp_path: Path) -> None:
     few = schema("{context: {city: {type: categorical, vocabulary: {min_count: 1, max_rows: 1}}}}")
-    _, texts = fitted(few, "context", {"city": pa.array(["b", "b", "a"])})
+    _, texts = fitted(tmp_path, few, "context", {"city": pa.array(["b", "b", "a"])})
     assert texts["context.city"].column("value").to_pylist() == ["b"]
 
 
-def test_a_shared_table_counts_together_lists_too() -> None:
+def test_a_shared_table_counts_together_lists_too(tmp_path: Path) -> None:
     shared = schema("""{item: {item_id: {type: categorical, hash: {rows: 9}},
       one: {type: categorical, table: w},
                         many: {type: categorical, multi: true, table: w}}}""")
@@ -118,30 +139,44 @@ def test_a_shared_table_counts_together_lists_too() -> None:
         "one": pa.array(["a", "b", None]),
         "many": pa.array([["a", "c"], None, ["c"]]),
     }
-    _, texts = fitted(shared, "item", values)
+    _, texts = fitted(tmp_path / "once", shared, "item", values)
     assert texts["w"].column("value").to_pylist() == ["a", "c"]
-    _, weighted = fitted(
-        shared, "item", values, [0, 2, 1]
-    )  # how often the training rows point to each item
+    # how often the training rows point to each item
+    _, weighted = fitted(tmp_path / "weighted", shared, "item", values, [0, 2, 1])
     assert weighted["w"].to_pylist() == [{"id": 2, "value": "b", "count": 2}]
 
 
-def test_scales_are_weighted_and_ignore_missing() -> None:
+@pytest.mark.parametrize("parts", [1, 3])
+def test_scales_are_weighted_and_ignore_missing(tmp_path: Path, parts: int) -> None:
     numeric = schema(
         "{item: {age: {type: numeric, encoding: standardise}, flat: {type: numeric, encoding: "
         "standardise}}}"
     )
     values = {"age": pa.array([1.0, 3.0, None, 99.0]), "flat": pa.array([5.0, 5.0, 5.0, 5.0])}
-    encoders, _ = fitted(numeric, "item", values, [3, 1, 1, 0])
+    encoders, _ = fitted(tmp_path, numeric, "item", values, [3, 1, 1, 0], parts)
     assert encoders.scales["item.age"].mean == pytest.approx(1.5)
     assert encoders.scales["item.age"].std == pytest.approx(0.75**0.5)
     assert encoders.scales["item.flat"].std == 1.0
 
 
-def test_nothing_to_learn_from_is_no_error() -> None:
+@pytest.mark.parametrize("encoding", ["buckets: 16", "encoding: standardise"])
+def test_no_bit_depends_on_the_parts(tmp_path: Path, encoding: str) -> None:
+    """Sums of floats depend on their order, so samples are sorted first."""
+    numeric = schema(f"{{context: {{x: {{type: numeric, {encoding}}}}}}}")
+    values = {"x": pa.array(np.random.default_rng(0).lognormal(size=5000) * 1e3)}
+    states = [
+        fitted(tmp_path / str(parts), numeric, "context", values, parts=parts)[0].states
+        for parts in (1, 2, 7)
+    ]
+    for of_parts in states[1:]:
+        for path, state in states[0].items():
+            np.testing.assert_array_equal(np.asarray(of_parts[path]), np.asarray(state))
+
+
+def test_nothing_to_learn_from_is_no_error(tmp_path: Path) -> None:
     empty = schema(
         "{context: {a: {type: numeric}, b: {type: numeric, encoding: standardise}, c: {type: "
         "categorical}}}"
     )
-    encoders, _ = fitted(empty, "context", {n: pa.nulls(2) for n in "abc"})
+    encoders, _ = fitted(tmp_path, empty, "context", {n: pa.nulls(2) for n in "abc"})
     assert encoders.encode("context", {"a": pa.array([1.0])}, 1).ids.tolist() == [[2, 1]]

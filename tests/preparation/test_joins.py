@@ -267,4 +267,4 @@ def test_tables_without_rows(tmp_path: Path, typed: bool) -> None:
         "items",
         "users",
     ]
-    assert data.ids("items") == [1, 2]
+    assert data.items() == [1, 2]

@@ -98,6 +98,6 @@ def test_a_store_has_the_events_of_the_histories(data: Prepared, tmp_path: Path)
         [event] = store.history(f"u{user}", limit=9).events
         raw = reader.parse(1, columns_of([{**event.fields, "action": event.action}]))
         assert encoders.block("event", raw, 1).ids.tolist() == [
-            ids[data.ids("users").index(f"u{user}")].tolist()
+            ids[data.users().index(f"u{user}")].tolist()
         ]
     store.close()

@@ -11,9 +11,12 @@ import pytest
 from hemix.data.layout import SPLITS
 from hemix.data.spec import MISSING, TIMELESS_MS, UNKNOWN
 from hemix.errors import UsageError
-from hemix.preparation import prepare, shards
+from hemix.preparation import prepare
 from tests.data.small import ONE_EACH, PLAIN, at, prepared, shown, write
 from tests.planted import write_logs
+from tests.preparation.spark.same_bytes import file_hashes
+from tests.preparation.test_inputs import arrays
+from tests.refusals import raises
 
 
 def columns(table: dict[str, list[object]], **more: object) -> dict[str, object]:
@@ -33,8 +36,8 @@ def test_numbers_are_the_order_of_appearance_in_impressions_then_events_then_tab
         events={"user_id": ["c", "a"], "item_id": [5, 7], "time_ms": [at(0), at(0)]},
         users={"user_id": ["d", "a"]},
     )
-    assert data.ids("users") == ["b", "a", "c", "d"]
-    assert data.ids("items") == [7, 9, 5]
+    assert data.users() == ["b", "a", "c", "d"]
+    assert data.items() == [7, 9, 5]
     assert data("items/number").tolist() == [-1, 0, 1, 2]
     assert data("items/first_row").tolist() == [1, 2, 3, 4]
     assert data("history/offsets").tolist() == [0, 0, 1, 2, 2]  # an unknown user's event is kept
@@ -383,7 +386,7 @@ def test_events_are_sorted_by_user_and_time_and_ties_keep_the_order_of_the_log(
     events = {name: [*values, values[2]] for name, values in events.items()}  # the third row again
     data = prepared(tmp_path, EVENTS, impressions=ONE_EACH, events=events)
     item = data("items/number")[data("history/item_row")]
-    assert [data.ids("items")[i] for i in item] == ["l", "l", "j", "k", "l", "i", "i"]
+    assert [data.items()[i] for i in item] == ["l", "l", "j", "k", "l", "i", "i"]
     assert data("history/time_ms").tolist() == [
         TIMELESS_MS,
         TIMELESS_MS,
@@ -499,7 +502,7 @@ features:
     assert data("items/features.numbers")[3].tolist() == [0.0, 0.0, 1.0]
 
 
-def test_truth_is_aligned_with_the_shards(tmp_path: Path) -> None:
+def test_truth_is_aligned_with_the_rows(tmp_path: Path) -> None:
     schema = PLAIN + "tables: {truth: truth.parquet}"
     rows = [
         ("b", "i", at(0, 5), 1),
@@ -511,30 +514,27 @@ def test_truth_is_aligned_with_the_shards(tmp_path: Path) -> None:
     data = prepared(
         tmp_path, schema, impressions=shown(rows), truth={"p_click": [0.0, 0.1, 0.2, 0.3, 0.4]}
     )
-    assert np.load(data.folder / "truth" / "train" / "00000.npy").tolist() == [[0.2], [0.0], [0.1]]
-    assert np.load(data.folder / "truth" / "test" / "00000.npy").tolist() == [[0.4]]
+    assert data("truth/train").tolist() == [[0.2], [0.0], [0.1]]
+    assert data("truth/valid").tolist() == [[0.3]]
+    assert data("truth/test").tolist() == [[0.4]]
 
 
 # -- the same bytes --------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("partitions", [1, 3])
 @pytest.mark.parametrize("source", ["events", "impressions"])
-def test_partition_size_changes_no_byte(
-    tmp_path: Path, source: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(shards, "SHARD_CANDIDATES", 50)
+def test_the_memory_limit_changes_no_byte(tmp_path: Path, source: str, partitions: int) -> None:
     logs = write_logs(tmp_path / "logs", users=7, days=5)
     if source == "impressions":
         text = (logs / "schema.yaml").read_text()
         (logs / "schema.yaml").write_text(text.replace("events: events.parquet, ", ""))
-    manifests = [prepare(logs, tmp_path / str(rows), memory_rows=rows) for rows in (7, 61, 10_000)]
-    assert len(list((tmp_path / "7" / "train").iterdir())) > 1
-    assert len(manifests[0]["files"]) > 60
-    for other in manifests[1:]:
-        assert other["files"] == manifests[0]["files"]
-        assert {k: v for k, v in other.items() if k != "seconds"} == {
-            k: v for k, v in manifests[0].items() if k != "seconds"
-        }
+    hashes = []
+    for rows in (7, 61, 10_000):
+        prepare(logs, tmp_path / str(rows), memory_rows=rows, partitions=partitions)
+        hashes.append(file_hashes(tmp_path / str(rows)))
+    assert len(hashes[0]) > 60
+    assert hashes[0] == hashes[1] == hashes[2]
 
 
 def test_a_folder_of_files_is_one_table(tmp_path: Path) -> None:
@@ -548,8 +548,8 @@ def test_a_folder_of_files_is_one_table(tmp_path: Path) -> None:
                 0, "user_id", pa.array(["u"]).dictionary_encode()
             )
         pa.parquet.write_table(day_rows, logs / "days" / f"{day}.parquet")
-    manifest = prepare(logs, tmp_path / "again")
-    assert manifest["files"] == whole.manifest["files"]
+    manifest = prepare(logs, tmp_path / "again", partitions=1)
+    assert arrays(tmp_path / "again") == arrays(whole.folder)
     assert manifest["tables"]["impressions"] == {"rows": 3, "files": 3}
 
 
@@ -568,7 +568,7 @@ def test_only_the_result_remains_and_nothing_is_overwritten(tmp_path: Path) -> N
     data = prepared(tmp_path, impressions=ONE_EACH)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["data", "logs"]
     assert not (data.folder / "temporary").exists()
-    with pytest.raises(UsageError, match="exists already and is not empty"):
+    with raises(UsageError, data.folder, code="out_exists", field="--out"):
         prepare(tmp_path / "logs", data.folder)
     (tmp_path / "empty").mkdir()
     prepare(tmp_path / "logs", tmp_path / "empty")  # an empty folder may be there
@@ -578,5 +578,5 @@ def test_only_the_result_remains_and_nothing_is_overwritten(tmp_path: Path) -> N
 def test_progress_is_reported(tmp_path: Path) -> None:
     logs, reports = write(tmp_path / "logs", impressions=ONE_EACH), []
     prepare(logs, tmp_path / "data", progress=lambda what, done: reports.append((what, done)))
-    assert ("reading impressions", 1.0) in reports and ("writing histories", 1.0) in reports
+    assert ("reading impressions", 1.0) in reports and ("writing", 1.0) in reports
     assert all(0 <= done <= 1 for _, done in reports)

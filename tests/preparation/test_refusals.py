@@ -19,6 +19,7 @@ from hemix.errors import HemixError, StorageError
 from hemix.preparation import prepare
 from tests.data.small import ONE_EACH, PLAIN, at, shown, write
 from tests.planted import write_logs
+from tests.refusals import raises
 
 EVENTS = PLAIN + "tables: {events: events.parquet}\n"
 ONE_EVENT = {"user_id": ["u"], "item_id": ["i"], "time_ms": [at(0)]}
@@ -518,13 +519,15 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("users", [20, 60, 200])
-def test_a_full_disk(small_disk: Path, tmp_path: Path, users: int) -> None:
+@pytest.mark.parametrize(
+    ("users", "processes", "partitions"), [(20, 1, 1), (60, 1, 8), (200, 1, 1), (60, 2, 2)]
+)
+def test_a_full_disk(
+    small_disk: Path, tmp_path: Path, users: int, processes: int, partitions: int
+) -> None:
     logs = write_logs(tmp_path / "logs", users=users)
-    with pytest.raises(StorageError) as error:
-        prepare(logs, small_disk / "data")
-    message = str(error.value)
-    assert message.startswith(f"{small_disk}/data/") and message.endswith(": the disk is full")
+    with raises(StorageError, f"{small_disk}/data/", code="disk_full"):
+        prepare(logs, small_disk / "data", partitions=partitions, processes=processes)
     assert list(small_disk.iterdir()) == []
 
 
@@ -532,7 +535,7 @@ def test_a_full_disk(small_disk: Path, tmp_path: Path, users: int) -> None:
 def test_a_disk_that_may_not_be_written(tmp_path: Path) -> None:
     logs = write(tmp_path / "logs", impressions=ONE_EACH)
     (tmp_path / "closed").mkdir(mode=0o500)
-    with pytest.raises(StorageError, match="permission denied"):
+    with raises(StorageError, tmp_path / "closed", code="permission_denied"):
         prepare(logs, tmp_path / "closed" / "data")
 
 
@@ -555,7 +558,7 @@ def test_small_weights_stay(tmp_path: Path) -> None:
     )
     prepare(tmp_path / "logs", tmp_path / "data")
     weights = [
-        float(np.load(tmp_path / "data" / split / "00000" / "weight.npy")[0])
+        float(np.load(tmp_path / "data" / "partitions" / "00000" / split / "weight.npy")[0])
         for split in ("train", "valid", "test")
     ]
     assert weights == [0.0, float(np.float32(1e-30)), 0.0]

@@ -15,10 +15,13 @@ import pytest
 
 from hemix.data.dataset import Dataset
 from hemix.data.keys import keys_of
+from hemix.data.layout import SPLITS
+from hemix.data.partition import Partition, PartitionSplit
 from hemix.features.statistics import Statistics, combined_keys
 from hemix.preparation import prepare
 from hemix.schema import Schema
 from tests.data.small import at, prepared, shown
+from tests.preparation.spark.same_bytes import file_hashes
 
 SCHEMA = """
 name: small
@@ -150,15 +153,25 @@ def test_rows_outside_the_splits_count(tmp_path: Path) -> None:
     assert made("train/context.numbers") == pytest.approx(np.array([numbers(1, 1, 0.5)]), abs=1e-6)
 
 
-def keys(data: Dataset, split: Any) -> dict[str, list[Any]]:
+def parts(data: Dataset) -> list[tuple[Partition, PartitionSplit]]:
+    """Every split of every partition."""
+    partitions = [data.partition(number) for number in data.partitions]
+    return [(part, part.split(name)) for part in partitions for name in SPLITS]
+
+
+def request_of(split: PartitionSplit) -> np.ndarray:
+    return np.repeat(np.arange(len(split.user)), np.diff(split.first_candidate))
+
+
+def keys(data: Dataset, partition: Partition, split: PartitionSplit) -> dict[str, list[Any]]:
     """What every impression's row says of each part of a key, as ids."""
-    spec, rows = data.spec, np.arange(split.impressions)
-    request, item_row = split.request_of, split.item_row[rows]
-    users, items = data.users.ids[split.user_row[request]], data.items.ids[item_row]
-    context, cross = split._context.select(request).ids, split._cross.select(rows).ids
+    spec, request, item_row = data.spec, request_of(split), split.item_row
+    users, items = partition.users.ids[split.user_row[request]], data.items.ids[item_row]
+    user = [(partition.number, number) for number in split.user[request].tolist()]
+    context, cross = split.context.ids[request], split.cross.ids
     item = np.load(data.folder / "items" / "number.npy")[item_row]
     return {
-        "of_user": list(split.user[request]),
+        "of_user": user,
         "of_place": list(
             zip(
                 users[:, spec.user.names.index("age")],
@@ -169,9 +182,7 @@ def keys(data: Dataset, split: Any) -> dict[str, list[Any]]:
         "of_hour": list(context[:, spec.context.names.index("hour")]),
         "of_item": list(item),
         "of_kind": list(items[:, spec.item.names.index("category")]),
-        "of_quality": list(
-            zip(split.user[request], items[:, spec.item.names.index("quality")], strict=True)
-        ),
+        "of_quality": list(zip(user, items[:, spec.item.names.index("quality")], strict=True)),
         "of_match": list(cross[:, spec.cross.names.index("match")]),
         "of_far": list(
             map(tuple, cross[:, [spec.cross.names.index(n) for n in ("far", "reason")]])
@@ -181,12 +192,12 @@ def keys(data: Dataset, split: Any) -> dict[str, list[Any]]:
 
 def test_every_kind_of_key_against_a_slow_count(rich_data: Path) -> None:
     data = Dataset(rich_data)
-    splits = [data.split(name) for name in ("train", "valid", "test")]
-    days = np.concatenate([s.time_ms.read()[s.request_of] // 86_400_000 for s in splits])
-    labels = np.concatenate([s.labels.read() for s in splits])
-    context = np.concatenate([s._context.select(s.request_of).numbers for s in splits])
-    cross = np.concatenate([s._cross.select(np.arange(s.impressions)).numbers for s in splits])
-    of_key = [keys(data, s) for s in splits]
+    splits = parts(data)
+    days = np.concatenate([s.time_ms[request_of(s)] // 86_400_000 for _, s in splits])
+    labels = np.concatenate([s.labels for _, s in splits])
+    context = np.concatenate([s.context.numbers[request_of(s)] for _, s in splits])
+    cross = np.concatenate([s.cross.numbers for _, s in splits])
+    of_key = [keys(data, *part) for part in splits]
     seen = 0
     for name, statistic in data.schema.statistics.items():
         task = data.schema.tasks.index(statistic.label)
@@ -213,16 +224,16 @@ def test_every_kind_of_key_against_a_slow_count(rich_data: Path) -> None:
 
 
 def test_partition_size_changes_no_byte(rich_logs: Path, tmp_path: Path) -> None:
-    made = [
-        prepare(rich_logs, tmp_path / str(rows), memory_rows=rows)["files"] for rows in (5, 10_000)
-    ]
-    assert sum(name.startswith("statistics/") for name in made[0]) == 32
-    assert made[0] == made[1]
+    small, large = tmp_path / "small", tmp_path / "large"
+    prepare(rich_logs, small, memory_rows=5)
+    prepare(rich_logs, large)
+    assert len(list((large / "statistics").iterdir())) == 32
+    assert file_hashes(small) == file_hashes(large)
 
 
 @pytest.mark.parametrize("day", [0, 1, 2, 3])
 def test_a_label_changes_no_number_of_its_own_day_or_before(
-    rich_logs: Path, tmp_path: Path, day: int
+    rich_logs: Path, rich_data: Path, tmp_path: Path, day: int
 ) -> None:
     """Every known click of one day is turned round."""
     logs = tmp_path / "logs"
@@ -245,23 +256,14 @@ def test_a_label_changes_no_number_of_its_own_day_or_before(
         names.index("order"), "order", pa.array(order)
     )
     pq.write_table(table, logs / "impressions.parquet")
-    data = (rich_logs.parent / "data", tmp_path / "data")
+    data = (rich_data, tmp_path / "data")
     prepare(logs, data[1])
     later = 0
-    for name in ("train", "valid", "test"):
-        a, b = (Dataset(folder).split(name) for folder in data)
-        of_request = (a.time_ms.read() - at(0)) // 86_400_000
+    for (_, a), (_, b) in zip(*(parts(Dataset(folder)) for folder in data), strict=True):
+        of_request = (a.time_ms - at(0)) // 86_400_000
         for x, y, days in (
-            (
-                a._context.select(np.arange(a.requests)),
-                b._context.select(np.arange(b.requests)),
-                of_request,
-            ),
-            (
-                a._cross.select(np.arange(a.impressions)),
-                b._cross.select(np.arange(b.impressions)),
-                of_request[a.request_of],
-            ),
+            (a.context, b.context, of_request),
+            (a.cross, b.cross, of_request[request_of(a)]),
         ):
             differs = (x.numbers != y.numbers).any(axis=1)
             assert not differs[days <= day].any()

@@ -12,6 +12,7 @@ from hemix.data.encode import Encoders
 from hemix.errors import DataError, UsageError
 from hemix.preparation import prepare
 from tests.data.small import Prepared, at, shown, write
+from tests.refusals import raises
 
 SCHEMA = """
 name: growing
@@ -129,20 +130,14 @@ def test_a_run_folder_can_be_extended_and_other_folders_and_schemas_are_refused(
     tmp_path: Path, first: Prepared
 ) -> None:
     logs = write(tmp_path / "logs", schema(1), impressions=rows(1, "d"))
-    with pytest.raises(UsageError, match=r"--init-from .*: expected a dataset or run folder"):
+    with raises(UsageError, tmp_path, field="--init-from"):
         prepare(logs, tmp_path / "out", init_from=tmp_path)
-    with pytest.raises(
-        UsageError, match=r"--vocabulary-ttl-days 3: expected at least 1, together with --init-from"
-    ):
+    with raises(UsageError, 3, 1, "--init-from", field="--vocabulary-ttl-days"):
         prepare(logs, tmp_path / "out", vocabulary_ttl_days=3)
     other = write(
         tmp_path / "other", schema(1).replace("buckets: 2", "buckets: 3"), impressions=rows(1, "d")
     )
-    with pytest.raises(
-        DataError,
-        match=r"has another schema than these logs: "
-        r"they differ in features\.cross\.price\.buckets: "
-        r"2 against 3",
-    ):
+    values = (first.folder, "features.cross.price.buckets", 2, 3)
+    with raises(DataError, *values, code="other_schema", field="--init-from"):
         prepare(other, tmp_path / "out", init_from=first.folder)
     assert not (tmp_path / "out").exists()

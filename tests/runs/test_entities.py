@@ -24,9 +24,17 @@ def test_entity_tables_hold_every_version_of_every_known_user_and_item(
     run, data = Run.load(rich_run), Dataset(rich_data)
     encoders = run.encoders()
     users, items = run.entities("user"), run.entities("item")
-    assert (users.features.ids == data.users.ids).all() and (
-        items.features.numbers == data.items.numbers
-    ).all()
+    assert (items.features.numbers == data.items.numbers).all()
+    for number in data.partitions:
+        partition = data.partition(number)
+        first, ids = data.users.first[number], partition.user_ids
+        numbers = encoders.users.look_up(keys_of(ids), -1)
+        assert numbers.tolist() == list(range(first, first + len(ids)))
+        rows = slice(*data.user_rows.first[number : number + 2])
+        assert (users.features.ids[rows] == partition.users.ids).all()
+        assert (users.versions.valid_from_ms[rows] == partition.user_array("valid_from_ms")).all()
+        versions = np.diff(users.versions.first_row)[numbers]
+        assert (versions == np.diff(partition.user_array("first_row"))).all()
 
     table = pq.read_table(rich_logs / "users.parquet")
     number = encoders.users.look_up(keys_of(pa.array(["u3", "u3"])), -1)

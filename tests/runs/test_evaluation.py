@@ -42,7 +42,7 @@ def log(rich_logs: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("split", SPLITS)
-@pytest.mark.parametrize("data", ["rich_data", "rich_shards"])
+@pytest.mark.parametrize("data", ["rich_data", "rich_partitions"])
 def test_truth_and_labels_are_those_of_the_log_row(
     rich_run: Path, data: str, split: str, log: list[dict[str, Any]], request: pytest.FixtureRequest
 ) -> None:
@@ -73,7 +73,7 @@ def test_splits_hold_every_distinct_log_row_once(
     assert len(rows) == len(distinct) < len(log)
 
 
-@pytest.mark.parametrize("data", ["rich_data", "rich_shards"])
+@pytest.mark.parametrize("data", ["rich_data", "rich_partitions"])
 def test_predictions_name_their_log_row(
     rich_run: Path,
     data: str,
@@ -261,10 +261,10 @@ def test_the_same_schema_with_other_encoders_is_refused(
     assert not (tmp_path / "x.parquet").exists()
 
 
-def test_the_same_logs_prepared_again_and_in_other_shards_are_accepted(
-    rich_run: Path, rich_shards: Path, tmp_path: Path
+def test_the_same_logs_prepared_again_and_in_other_partitions_are_accepted(
+    rich_run: Path, rich_partitions: Path, tmp_path: Path
 ) -> None:
-    assert len(list(Run.load(rich_run).predict(rich_shards).to_pylist())) > 0
+    assert len(list(Run.load(rich_run).predict(rich_partitions).to_pylist())) > 0
     write_rich(tmp_path / "logs")
     api.prepare(tmp_path / "logs", tmp_path / "data")
     assert Run.load(rich_run).predict(tmp_path / "data").num_rows > 0

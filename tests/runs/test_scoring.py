@@ -12,6 +12,7 @@ from torch import Tensor
 
 from hemix.data.batch import RequestBatch
 from hemix.data.dataset import Dataset
+from hemix.data.sampler import RequestSampler, SequentialSampler, TimeSampler
 from hemix.data.spec import InputSpec
 from hemix.data.split import HistoryPart, Split
 from hemix.runs import Run
@@ -181,8 +182,13 @@ def scores(scored: list[ScoredBatch]) -> dict[str, np.ndarray]:
 def test_the_batch_size_does_not_change_scores(run: Run, test: Split) -> None:
     whole = scores(list(score_split(run, test)))
     assert set(whole) == {"click", "order", "order_given_click", "global_length", "realtime_length"}
-    for plan in (test.plan(1), test.plan(7, order="shuffled", seed=1), test.plan(30, order="time")):
-        parts = scores(list(score_split(run, test, plan=plan)))
+    samplers = (
+        SequentialSampler(test, 1),
+        RequestSampler(test, batch_size=7, seed=1),
+        TimeSampler(test, batch_size=30),
+    )
+    for sampler in samplers:
+        parts = scores(list(score_split(run, test, sampler=sampler)))
         for name, values in whole.items():
             np.testing.assert_allclose(parts[name], values, rtol=1e-5)
 
@@ -248,5 +254,5 @@ def test_serving_uses_the_position_of_the_schema(
 
 def test_progress_ends_at_all_impressions(run: Run, test: Split) -> None:
     progress: list[int] = []
-    list(score_split(run, test, plan=test.plan(30), on_progress=progress.append))
+    list(score_split(run, test, sampler=SequentialSampler(test, 30), on_progress=progress.append))
     assert progress == sorted(progress) and progress[-1] == test.impressions and len(progress) > 1

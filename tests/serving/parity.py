@@ -68,9 +68,9 @@ def logged_requests(logs: Path, data: Dataset, split: str = "test") -> list[Logg
         return [c for n, f in schema.features.level(level).items() for c in f.columns(n)]
 
     collected = []
-    log_row = part.log_row.read()
+    log_row, request_of = part.log_row.read(), part.requests_of(np.arange(part.impressions))
     for q in range(part.requests):
-        at = log_row[part.first_candidate[q] : part.first_candidate[q + 1]].tolist()
+        at = log_row[request_of == q].tolist()
         first = rows[at[0]]
         request = RankRequest(
             id=f"q{q}",

@@ -64,16 +64,20 @@ def test_the_test_split_as_it_happened(world: World) -> None:
     engine.close()
 
 
+def untrained(run: Path, name: str) -> Run:
+    """The run with a model of this name and random weights."""
+    trained = Run.load(run)
+    config = make_config(name=name, embedding_init_std=0.5)
+    model = build_predictor(trained.spec, config, seed=3).eval()
+    return dataclasses.replace(trained, model=model)
+
+
 @pytest.mark.parametrize("name", model_names())
 def test_every_model_serves_and_requests_are_joined(
     rich_logs: Path, rich_data: Path, rich_run: Path, name: str
 ) -> None:
     """All requests in one go, the whole log in the store: what lies after a request is not seen."""
-    data, trained = Dataset(rich_data), Run.load(rich_run)
-    model = build_predictor(
-        trained.spec, make_config(name=name, embedding_init_std=0.5), seed=3
-    ).eval()
-    run = dataclasses.replace(trained, model=model)
+    data, run = Dataset(rich_data), untrained(rich_run, name)
     store, requests = memory(), logged_requests(rich_logs, data)
     store.append(live_events(rich_logs, run.schema))
     engine = engine_of(run, store)
@@ -90,15 +94,8 @@ def test_every_model_scores_a_large_request_in_parts(
     rich_logs: Path, rich_data: Path, rich_run: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """By free threads: candidates as by one, wherever they are cut."""
-    data, trained = Dataset(rich_data), Run.load(rich_run)
-    model = build_predictor(
-        trained.spec, make_config(name=name, embedding_init_std=0.5), seed=3
-    ).eval()
-    run, store, requests = (
-        dataclasses.replace(trained, model=model),
-        memory(),
-        logged_requests(rich_logs, data),
-    )
+    data, run = Dataset(rich_data), untrained(rich_run, name)
+    model, store, requests = run.model, memory(), logged_requests(rich_logs, data)
     store.append(live_events(rich_logs, run.schema))
     items = tuple(item for one in requests for item in one.request.items)
     request = dataclasses.replace(
@@ -136,11 +133,8 @@ def test_every_model_goes_on_with_new_events(
     rich_logs: Path, rich_data: Path, rich_run: Path, name: str
 ) -> None:
     """The log as it happened: a user's state is extended by the events that have come since."""
-    data, trained = Dataset(rich_data), Run.load(rich_run)
-    model = build_predictor(
-        trained.spec, make_config(name=name, embedding_init_std=0.5), seed=3
-    ).eval()
-    run, store = dataclasses.replace(trained, model=model), memory()
+    data, run = Dataset(rich_data), untrained(rich_run, name)
+    store = memory()
     engine, expected, extended = engine_of(run, store), expected_scores(run, data), 0
     for one in replayed(
         store, live_events(rich_logs, run.schema), logged_requests(rich_logs, data)

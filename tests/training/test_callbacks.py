@@ -6,8 +6,14 @@ from pathlib import Path
 
 from hemix import api
 from hemix.training.callbacks import SILENT, function_callback
+from tests.planted import SMALL_MODEL
 
-SETTINGS = {"train.batch_size": 256, "train.threads": 1, "train.log_every_steps": 1}
+SETTINGS = {
+    **SMALL_MODEL,
+    "train.batch_size": 256,
+    "train.threads": 1,
+    "train.log_every_steps": 1,
+}
 
 
 def test_a_run_reports_its_header_every_record_and_every_step(

@@ -8,7 +8,6 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +19,7 @@ from safetensors.torch import load_file
 from hemix import api
 from hemix.runs.weights import DENSE_FILE, TABLES_FILE
 from tests.cli.run import Command
+from tests.forked import fork_hemix
 from tests.planted import write_logs
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
@@ -37,9 +37,6 @@ SETTINGS = [
 def command(data: Path, out: Path, *flags: str) -> list[str]:
     settings = [part for setting in SETTINGS for part in ("--set", setting)]
     return [
-        sys.executable,
-        "-m",
-        "hemix",
         "train",
         "--data",
         str(data),
@@ -48,6 +45,13 @@ def command(data: Path, out: Path, *flags: str) -> list[str]:
         *settings,
         *flags,
     ]
+
+
+def complete(*arguments: str) -> None:
+    """Run a command to its end."""
+    process = fork_hemix(*arguments)
+    _, err = process.communicate()
+    assert process.returncode == 0, err
 
 
 def steps_done(run: Path) -> int:
@@ -63,7 +67,7 @@ def steps_done(run: Path) -> int:
 def undisturbed(planted_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that nothing happened to, its batches made as they are by default; read only."""
     out = tmp_path_factory.mktemp("undisturbed") / "run"
-    subprocess.run(command(planted_data, out), check=True, capture_output=True)
+    complete(*command(planted_data, out))
     return out
 
 
@@ -81,7 +85,7 @@ def test_kills_at_random_steps_and_the_weights_are_those_of_an_undisturbed_run(
     go_on = command(planted_data, killed, "--resume", "--set", f"train.loader_workers={workers}")
     goals = sorted(random.Random(7).sample(range(3, total - 1), kills - 1))
     for goal in (2, *goals):  # before the first checkpoint, then anywhere
-        process = subprocess.Popen(go_on, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        process = fork_hemix(*go_on)
         deadline = time.monotonic() + 120
         while steps_done(killed) < goal and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.01)
@@ -89,7 +93,7 @@ def test_kills_at_random_steps_and_the_weights_are_those_of_an_undisturbed_run(
         process.send_signal(signal.SIGKILL)
         process.communicate()
         assert not (killed / "run.json").exists()
-    subprocess.run(go_on, check=True, capture_output=True)
+    complete(*go_on)
     assert_same_weights(killed, undisturbed)
     assert steps_done(killed) == total
 
@@ -100,11 +104,7 @@ def test_kills_while_a_checkpoint_is_being_saved(
     killed = tmp_path / "killed"
     for _ in range(2):
         left = parts(killed)  # of the process before
-        process = subprocess.Popen(
-            command(planted_data, killed, "--resume"),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
+        process = fork_hemix(*command(planted_data, killed, "--resume"))
         half_written = False
         while not half_written:
             assert process.poll() is None, process.communicate()
@@ -118,7 +118,7 @@ def test_kills_while_a_checkpoint_is_being_saved(
                 half_written = bool(parts(killed) - left)
                 process.send_signal(signal.SIGKILL if half_written else signal.SIGCONT)
         process.communicate()
-    subprocess.run(command(planted_data, killed, "--resume"), check=True, capture_output=True)
+    complete(*command(planted_data, killed, "--resume"))
     assert_same_weights(killed, undisturbed)
 
 
@@ -141,9 +141,7 @@ def stopped_state(pid: int) -> str:
 def killed_at(data: Path, run: Path, goal: int) -> None:
     """Train on from where the run is, and kill -9 when ``goal`` steps are done."""
     keep = ["--resume", "--set", "train.keep_checkpoints=100"]
-    process = subprocess.Popen(
-        command(data, run, *keep), stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+    process = fork_hemix(*command(data, run, *keep))
     while steps_done(run) < goal and process.poll() is None:
         time.sleep(0.01)
     assert process.poll() is None, process.communicate()
@@ -188,9 +186,7 @@ def test_ctrl_c_saves_says_how_to_go_on_and_exits_with_130(
     planted_data: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    process = subprocess.Popen(
-        command(planted_data, run), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    process = fork_hemix(*command(planted_data, run))
     while steps_done(run) < 5 and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
@@ -200,7 +196,7 @@ def test_ctrl_c_saves_says_how_to_go_on_and_exits_with_130(
     assert "checkpoint saved; continue with: hemix train --resume" in last
     assert "Traceback" not in err
     resume = last.split("continue with: ")[1].split()
-    assert subprocess.run([sys.executable, "-m", *resume], capture_output=True).returncode == 0
+    complete(*resume[1:])  # without "hemix"
 
 
 @pytest.fixture
@@ -231,10 +227,11 @@ def test_a_disk_that_fills_up_while_saving_keeps_the_previous_checkpoint(
         "--set",
         "train.keep_checkpoints=50",
     ]
-    done = subprocess.run([*command(planted_data, run), *settings], capture_output=True, text=True)
-    assert done.returncode == 2
-    assert done.stderr.strip().splitlines()[-1].endswith(": the disk is full")
-    assert "Traceback" not in done.stderr
+    process = fork_hemix(*command(planted_data, run), *settings)
+    _, err = process.communicate()
+    assert process.returncode == 2
+    assert err.strip().splitlines()[-1].endswith(": the disk is full")
+    assert "Traceback" not in err
     for folder in (run / "checkpoints").glob("*"):
         assert folder.name == "LATEST" or (folder / "COMPLETE").exists(), (
             "no half-written checkpoint"
@@ -327,12 +324,7 @@ def test_a_full_disk_ends_every_writing_command_in_one_line(
 def test_a_stopped_prepare_leaves_nothing(tmp_path: Path, number: int, stage: str) -> None:
     logs = write_logs(tmp_path / "logs", users=2000)
     parent = tmp_path / "new" / "place"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "hemix", "prepare", str(logs), "--out", str(parent / "data")],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = fork_hemix("prepare", logs, "--out", parent / "data")
     while not list(parent.glob(f".data.*.part/{stage}")) and process.poll() is None:
         time.sleep(0.0005)
     process.send_signal(signal.SIGSTOP)  # it must not finish before the signal

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from hemix import api
 from hemix.errors import DataError, Interrupted, RunError, SettingsError, UsageError
 from hemix.runs.weights import DENSE_FILE, TABLES_FILE
 from hemix.training.callbacks import function_callback
-from tests.planted import write_logs
+from tests.planted import SMALL_MODEL, write_logs
 from tests.refusals import raises
 
 QUICK = {
@@ -27,6 +28,7 @@ QUICK = {
     "train.warmup_steps": 2,
     "train.threads": 1,
     "model.dropout": 0.1,
+    **SMALL_MODEL,
 }
 
 
@@ -34,13 +36,20 @@ def weights(run: Path) -> tuple[bytes, bytes]:
     return (run / DENSE_FILE).read_bytes(), (run / TABLES_FILE).read_bytes()
 
 
+@pytest.fixture(scope="module")
+def whole(planted_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run without interruption; read only."""
+    return api.train(planted_data, tmp_path_factory.mktemp("whole") / "run", settings=QUICK)
+
+
 def test_learns_a_rule_that_only_todays_history_tells(tmp_path: Path) -> None:
-    logs = write_logs(tmp_path / "logs", users=300)
+    logs = write_logs(tmp_path / "logs", users=200)
     schema = yaml.safe_load((logs / "schema.yaml").read_text())
     schema["history"]["match_counts"] = False  # else they tell the rule
     (logs / "schema.yaml").write_text(yaml.safe_dump(schema, sort_keys=False))
     api.prepare(logs, tmp_path / "data")
     settings = {
+        **SMALL_MODEL,
         "train.epochs": 5,
         "train.batch_size": 128,
         "train.patience": 0,
@@ -69,10 +78,8 @@ def test_same_seed_same_bytes_and_another_seed_others(planted_data: Path, tmp_pa
 @pytest.mark.parametrize("stop_at", [1, 9, 13])
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_goes_on_to_the_same_bytes(
-    planted_data: Path, tmp_path: Path, stop_at: int, signal_number: int
+    planted_data: Path, whole: Path, tmp_path: Path, stop_at: int, signal_number: int
 ) -> None:
-    api.train(planted_data, tmp_path / "whole", settings=QUICK)
-
     def stop(step: int, _total: int) -> None:
         if step == stop_at:
             os.kill(os.getpid(), signal_number)
@@ -86,7 +93,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(
         )
     assert not (tmp_path / "halved" / "run.json").exists()
     api.train(planted_data, tmp_path / "halved", resume=True)
-    assert weights(tmp_path / "whole") == weights(tmp_path / "halved")
+    assert weights(whole) == weights(tmp_path / "halved")
     steps = [
         json.loads(line)["step"]
         for line in (tmp_path / "halved" / "log.jsonl").read_text().splitlines()
@@ -104,9 +111,9 @@ def test_resume_leaves_a_finished_run_alone_and_starts_an_absent_one(
     assert {path.name: path.stat().st_mtime_ns for path in run.iterdir()} == before
 
 
-def test_a_run_folder_is_never_overwritten(planted_data: Path, tmp_path: Path) -> None:
+def test_a_run_folder_is_never_overwritten(planted_data: Path, whole: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    api.train(planted_data, run, settings=QUICK)
+    shutil.copytree(whole, run)
     with raises(UsageError, run, code="out_exists", field="--out"):
         api.train(planted_data, run, settings=QUICK)
     (run / "run.json").unlink()
@@ -210,6 +217,7 @@ def test_training_without_sharing_learns_the_same(planted_data: Path, tmp_path: 
     """The same steps on the same impressions: weights differ by rounding alone."""
     for name, deduplicate in (("on", True), ("off", False)):
         settings = {
+            **SMALL_MODEL,
             "train.deduplicate": deduplicate,
             "train.batch_size": 512,
             "train.oov_dropout": 0.0,

@@ -16,6 +16,7 @@ from hemix import api
 from hemix.errors import Interrupted
 from hemix.runs.weights import DENSE_FILE, TABLES_FILE
 from hemix.training.callbacks import function_callback
+from tests.planted import SMALL_MODEL
 
 QUICK = {
     "train.epochs": 2,
@@ -23,6 +24,7 @@ QUICK = {
     "train.warmup_steps": 2,
     "train.threads": 1,
     "train.patience": 0,
+    **SMALL_MODEL,
 }
 
 OPTIONS: dict[str, dict[str, Any]] = {

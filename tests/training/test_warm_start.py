@@ -15,15 +15,21 @@ import torch
 from hemix import api
 from hemix.data.dataset import Dataset
 from hemix.data.encode import Encoders
+from hemix.data.sampler import SequentialSampler
 from hemix.errors import RunError, UsageError
 from hemix.models import build_model
 from hemix.runs.folder import Run
 from hemix.training.callbacks import function_callback
 from hemix.training.warm_start import remap_embedding_rows
-from tests.planted import SCHEMA, write_logs
+from tests.planted import SCHEMA, SMALL_MODEL, write_logs
 from tests.refusals import raises
 
-SETTINGS = {"train.batch_size": 128, "train.threads": 1, "train.checkpoint_every_steps": 0}
+SETTINGS = {
+    **SMALL_MODEL,
+    "train.batch_size": 128,
+    "train.threads": 1,
+    "train.checkpoint_every_steps": 0,
+}
 LATER = SCHEMA.replace(
     "split: {valid: 2026-01-08, test: 2026-01-09}",
     "split: {start: 2026-01-09, valid: 2026-01-10, test: 2026-01-11}",
@@ -80,7 +86,7 @@ def test_the_new_rows_are_scored_before_they_are_trained_on(
     split = data.split("train")
     predictions = [
         (model.predict(batch)["click"], batch.labels[:, 0])
-        for batch in split.batches(split.plan(1000))
+        for batch in split.batches(SequentialSampler(split, 1000))
     ]  # type: ignore[index]
     scores, labels = (
         torch.cat(column).double().numpy() for column in zip(*predictions, strict=True)
@@ -195,5 +201,5 @@ def test_another_schema_or_model_is_refused(run: Path, later: Path, tmp_path: Pa
     api.prepare(tmp_path / "logs", tmp_path / "data")
     with raises(RunError, "features.user.age.buckets: 4 against 3", code="other_schema"):
         api.train(tmp_path / "data", tmp_path / "run", settings=SETTINGS, init_from=run)
-    with raises(UsageError, "layers: 1 against", "settings.yaml", field="--init-from"):
-        api.train(later, tmp_path / "run", settings={**SETTINGS, "model.layers": 1}, init_from=run)
+    with raises(UsageError, "layers: 2 against", "settings.yaml", field="--init-from"):
+        api.train(later, tmp_path / "run", settings={**SETTINGS, "model.layers": 2}, init_from=run)

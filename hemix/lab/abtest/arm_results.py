@@ -1,4 +1,4 @@
-"""Files of arm results: one Parquet file per block of users and arm, in the folder ``cells``."""
+"""Files of arm results: one Parquet file per block of users and arm, in ``arm_results``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hemix.lab.abtest.plan import EXPERIMENT_FORMAT
 
 __all__ = ["RESULTS_FOLDER", "read_result", "result_path", "write_result"]
 
-RESULTS_FOLDER = "cells"
+RESULTS_FOLDER = "arm_results"
 
 
 def result_path(out: Path, name: str, block: int) -> Path:

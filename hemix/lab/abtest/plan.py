@@ -27,7 +27,7 @@ __all__ = [
     "load_city",
 ]
 
-EXPERIMENT_FORMAT = SavedFormat(version=1, error=DataError, remedy="name a new folder with --out")
+EXPERIMENT_FORMAT = SavedFormat(version=2, error=DataError, remedy="name a new folder with --out")
 """Of plan.json, power.json, experiment.json and the arm results."""
 
 
@@ -70,12 +70,7 @@ class ExperimentPlan:
 
     def to_json(self) -> dict[str, Any]:
         """Return the plan as plan.json and experiment.json hold it."""
-        content = asdict(self) | {"logs": str(self.logs)}
-        return {_JSON_KEYS.get(name, name): value for name, value in content.items()}
-
-
-_JSON_KEYS = {"recall_size": "draws"}
-"""Keys of plan.json that differ from the field's name."""
+        return asdict(self) | {"logs": str(self.logs)}
 
 
 def assign_arms(users: Int64Array, seed: int, arm_count: int) -> Int64Array:

@@ -1,8 +1,8 @@
 """Run an experiment, as ``hemix experiment`` does.
 
-OUT holds plan.json, power.json, one file per arm and block of users in ``cells``, experiment.json
-and report.html. A finished block is never simulated again, so a second call with the same plan
-continues the experiment.
+OUT holds plan.json, power.json, one file per arm and block of users in ``arm_results``,
+experiment.json and report.html. A finished block is never simulated again, so a second call with
+the same plan continues the experiment.
 """
 
 from __future__ import annotations

@@ -7,7 +7,6 @@ sum of counts per process with coefficients >= 0; docs/project/scale.md shows wh
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import json
 import os
 import subprocess
@@ -18,7 +17,7 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from scipy.optimize import nnls
 
 from hemix.errors import HemixError
 from hemix.lab.benchmarks.common import benchmark_json, last_line
@@ -27,8 +26,6 @@ from hemix.lab.benchmarks.workload import Workload
 from hemix.training.launch import free_port
 
 __all__ = ["LAWS", "POINTS", "fit_nonnegative", "run"]
-
-Floats = NDArray[np.float64]
 
 LAWS: dict[str, tuple[str, ...]] = {
     "seconds": ("fixed", "flops", "vectors", "impressions", "moved_bytes", "others"),
@@ -131,9 +128,6 @@ def _fit_law(
 def fit_nonnegative(counts: Sequence[Sequence[float]], measured: Sequence[float]) -> list[float]:
     """Fit counts @ coefficients to the measured values, by least squares of relative errors.
 
-    Solves every subset of the counts, which is feasible for few counts, and selects the best one
-    without a negative coefficient.
-
     Args:
         counts: [K points, M counts].
         measured: [K], above 0.
@@ -145,18 +139,8 @@ def fit_nonnegative(counts: Sequence[Sequence[float]], measured: Sequence[float]
     relative = np.asarray(counts, dtype=np.float64) / y[:, None]
     scale = np.abs(relative).max(0)
     scale[scale == 0] = 1
-    best, lowest = np.zeros(relative.shape[1]), float(len(y))
-    subsets = (itertools.combinations(range(len(scale)), n) for n in range(1, len(scale) + 1))
-    for subset in itertools.chain.from_iterable(subsets):
-        columns = list(subset)
-        scaled = relative[:, columns] / scale[columns]
-        solution, *_ = np.linalg.lstsq(scaled, np.ones(len(y)), rcond=None)
-        error = float(((scaled @ solution - 1) ** 2).sum())
-        if (solution >= 0).all() and error < lowest:
-            lowest = error
-            best = np.zeros(relative.shape[1])
-            best[columns] = solution / scale[columns]
-    return [float(value) for value in best]
+    solution, _ = nnls(relative / scale, np.ones(len(y)))
+    return [float(value) for value in solution / scale]
 
 
 def _counts(case: Mapping[str, Any], names: Sequence[str]) -> list[float]:

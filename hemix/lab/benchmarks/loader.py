@@ -19,6 +19,7 @@ import torch
 
 from hemix.data.dataset import Dataset
 from hemix.data.replacement import Replacement
+from hemix.data.sampler import RequestSampler
 from hemix.errors import HemixError
 from hemix.lab.benchmarks.common import run_module
 from hemix.lab.simulator import simulate
@@ -108,8 +109,8 @@ def _measure(config: _Config) -> dict[str, Any]:
     settings = build_settings(size=config.size)
     data = Dataset(config.data)
     split = data.split("train")
-    plan = split.plan(config.batch_size, order="shuffled")
-    steps = min(config.steps, len(plan) - _WARM_UP_STEPS)
+    sampler = RequestSampler(split, batch_size=config.batch_size)
+    steps = min(config.steps, sampler.steps - _WARM_UP_STEPS)
     if steps < 1:
         raise HemixError(
             f"bench loader: {config.data}: too few impressions for {_WARM_UP_STEPS + 1} batches of "
@@ -118,20 +119,17 @@ def _measure(config: _Config) -> dict[str, Any]:
             field=config.data,
         )
     model = build_model(data.spec, settings.model, 0).train()
-    optimizers = Optimizers(model, settings.train, len(plan))
-    replacement = Replacement(rate=settings.train.oov_dropout, seed=(0, 0))
+    optimizers = Optimizers(model, settings.train, sampler.steps)
+    replacement = Replacement(rate=settings.train.oov_dropout, seed=(0,))
     batch_seconds, events = [], []
     for i in range(_WARM_UP_STEPS + steps):
         start = time.perf_counter()
-        batch = split.batch(
-            plan.order[plan.begin[i] : plan.begin[i + 1]],
-            replacement=Replacement(rate=replacement.rate, seed=(0, 0, i)),
-        )
+        batch = split.batch(sampler.requests(0, i, 0), replacement=replacement.of_batch(0, i, 0))
         batch_seconds.append(time.perf_counter() - start)
         events.append(int(batch.event_item.shape[0]))
     wait_seconds, step_seconds = [], []
     with PeakMemory() as memory:
-        batches = split.batches(plan, replacement=replacement)
+        batches = split.batches(sampler, replacement=replacement)
         for i in range(_WARM_UP_STEPS + steps):
             start = time.perf_counter()
             batch = next(batches)

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hemix.lab.simulator.arrays import Float64Array, Int64Array
+from hemix.splitmix import INCREMENT, finalise
 
 __all__ = [
     "Keys",
@@ -30,22 +31,8 @@ __all__ = [
 
 Keys = npt.NDArray[np.uint64]
 
-# constants of the SplitMix64 generator and its finaliser
-_INCREMENT = np.uint64(0x9E3779B97F4A7C15)
-_MULTIPLIER_1 = np.uint64(0xBF58476D1CE4E5B9)
-_MULTIPLIER_2 = np.uint64(0x94D049BB133111EB)
-
 _BOX_MULLER_ANGLE = np.uint64(0xD1B54A32D192ED03)
 """Turns a key into the one of its second uniform value."""
-
-
-def _mix(bits: Keys) -> Keys:
-    bits = bits ^ (bits >> np.uint64(30))
-    bits *= _MULTIPLIER_1
-    bits ^= bits >> np.uint64(27)
-    bits *= _MULTIPLIER_2
-    bits ^= bits >> np.uint64(31)
-    return bits
 
 
 @lru_cache(maxsize=1024)
@@ -82,7 +69,7 @@ def extend(keys: Keys, *components: Any) -> Keys:
     for component in components:
         integers = np.atleast_1d(np.asarray(component)).astype(np.int64)
         steps = integers.astype(np.uint64) + np.uint64(1)
-        keys = _mix(keys + steps * _INCREMENT)
+        keys = finalise(keys + steps * INCREMENT)
     return keys
 
 
@@ -96,7 +83,7 @@ def with_purpose(keys: Keys, purpose: str) -> Keys:
     Returns:
         uint64 keys in the same shape.
     """
-    return _mix(keys ^ np.uint64(_root(0, purpose)))
+    return finalise(keys ^ np.uint64(_root(0, purpose)))
 
 
 def uniform(keys: Keys) -> Float64Array:
@@ -107,7 +94,7 @@ def uniform(keys: Keys) -> Float64Array:
 def normal(keys: Keys) -> Float64Array:
     """Draw from the standard normal distribution (Box-Muller)."""
     radius = np.sqrt(-2.0 * np.log(uniform(keys)))
-    return radius * np.cos(2.0 * np.pi * uniform(_mix(keys ^ _BOX_MULLER_ANGLE)))
+    return radius * np.cos(2.0 * np.pi * uniform(finalise(keys ^ _BOX_MULLER_ANGLE)))
 
 
 def gumbel(keys: Keys) -> Float64Array:

@@ -18,9 +18,16 @@ from pathlib import Path
 from typing import Any
 
 from hemix.data.dataset import Dataset
+from hemix.data.sampler import RequestSampler
 from hemix.errors import HemixError, RunError
 from hemix.lab.studies.options import StagePlan, StudyOptions, StudyPlan
-from hemix.lab.studies.trial import TRIAL_FORMAT, EvaluatedSplit, Trial
+from hemix.lab.studies.trial import (
+    DEFINITION_FILE,
+    TRIAL_FORMAT,
+    TRIALS_FOLDER,
+    EvaluatedSplit,
+    Trial,
+)
 from hemix.models import build_model, import_files
 from hemix.settings import parse_settings
 from hemix.training.optimizers import Optimizers
@@ -89,9 +96,9 @@ def _plan_stage(stage: Stage, costs: dict[str, float | None], threads: int) -> S
 def finished_costs(root: Path) -> dict[str, float | None]:
     """Read seconds per training impression from a study's finished trials, by cost key."""
     costs: dict[str, list[float]] = {}
-    for file in (root / "cells").glob("*/result.json"):
+    for file in (root / TRIALS_FOLDER).glob("*/result.json"):
         try:
-            key = TRIAL_FORMAT.read(file.with_name("cell.json"))["cost_key"]
+            key = TRIAL_FORMAT.read(file.with_name(DEFINITION_FILE))["cost_key"]
             result = TRIAL_FORMAT.read(file)
             seconds = result["seconds"] / max(result["train_rows"], 1)
         except (RunError, KeyError):
@@ -128,14 +135,14 @@ def _seconds_per_impression(content: dict[str, Any]) -> float:
     settings = parse_settings(content["settings"])
     data = Dataset(content["data"], history_events_max=content["history_events_max"])
     split = data.split("train")
-    plan = split.plan(settings.train.batch_size, order="shuffled", seed=0)
+    sampler = RequestSampler(split, batch_size=settings.train.batch_size)
     model = build_model(data.spec, settings.model, seed=0).train()
     optimizers = Optimizers(model, settings.train, total_steps=1000)
-    steps = min(_WARM_UP_STEPS + _TIMED_STEPS, len(plan))
+    steps = min(_WARM_UP_STEPS + _TIMED_STEPS, sampler.steps)
     seconds, impressions = 0.0, 0
     for number in range(steps):
         start = time.perf_counter()
-        batch = split.batch(plan.order[plan.begin[number] : plan.begin[number + 1]])
+        batch = split.batch(sampler.requests(0, number, 0))
         model.training_loss(batch).backward()  # type: ignore[no-untyped-call]
         optimizers.step(number)
         if number >= min(_WARM_UP_STEPS, steps - 1):

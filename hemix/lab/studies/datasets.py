@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from hemix.data.dataset import Dataset
 from hemix.errors import DataError
@@ -40,8 +39,7 @@ class StudyDataset:
     @cached_property
     def digest(self) -> str:
         """Hash of the dataset's content by its manifest, 16 hex digits."""
-        manifest = self.dataset.manifest
-        content = {key: manifest[key] for key in ("fingerprint", "files", "encoders")}
+        content = [self.dataset.schema.fingerprint(), self.dataset.file_hashes()]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
     @property
@@ -156,12 +154,11 @@ def _rows_by_output(
 ) -> dict[str, EvaluatedRows]:
     """Select the rows of one dataset; adds its new users to ``user_positions``."""
     data = dataset.split(split)
-    positions = np.arange(data.impressions)
-    labels = data.labels[positions].astype(np.float64)
-    weights = full_log_weights(dataset.spec, labels, data.weight[positions].astype(np.float64))
-    user_rows, index = np.unique(data.user[data.request_of], return_inverse=True)
-    id_column = pq.read_table(dataset.folder / "ids" / "users.parquet").column(0)
-    ids = id_column.take(user_rows).to_pylist()
+    labels = data.labels.read().astype(np.float64)
+    weights = full_log_weights(dataset.spec, labels, data.weight.read().astype(np.float64))
+    requests = data.requests_of(np.arange(data.impressions))
+    numbers, index = np.unique(data.users_of(requests), return_inverse=True)
+    ids = dataset.user_ids(numbers).to_pylist()
     joined = [user_positions.setdefault(user, len(user_positions)) for user in ids]
     users = np.array(joined, dtype=np.int64)[index]
     names = dataset.schema.tasks

@@ -69,7 +69,7 @@ def write_study_report(path: Path, kind: str, content: Mapping[str, Any]) -> Non
         ]
     sections.append(_model_section(content, tasks))
     if content["failed"]:
-        rows = [[failure["cell"], failure["error"]] for failure in content["failed"]]
+        rows = [[failure["trial"], failure["error"]] for failure in content["failed"]]
         table = {"title": "", "columns": ["trial", "error"], "rows": rows}
         sections.append(_section("Failures", tables=[table]))
     page = render(
@@ -274,14 +274,14 @@ def _facts(content: Mapping[str, Any]) -> list[tuple[str, str]]:
     machine = content["machine"]
     rows = sum(dataset["rows"][content["split"]] for dataset in content["datasets"])
     digests = sorted(
-        {trial["code"] for model in content["models"].values() for trial in model["cells"]}
+        {trial["code"] for model in content["models"].values() for trial in model["trials"]}
     )
     warning = ": trials of several versions" if len(digests) > 1 else ""
     return [
         ("datasets", ", ".join(dataset["name"] for dataset in content["datasets"])),
         ("evaluated impressions", wording.count(rows)),
         ("seeds per dataset", str(len(content["seeds"][0]))),
-        ("accesses to the test set", str(len(content["openings"]))),
+        ("accesses to the test set", str(len(content["test_accesses"]))),
         ("processor", f"{machine['cpu']}, {machine['cores']} cores"),
         ("memory", wording.size(machine["memory_bytes"])),
         *((name, str(value)) for name, value in content["versions"].items()),

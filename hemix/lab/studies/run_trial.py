@@ -1,6 +1,6 @@
 """The process of a trial: ``python -m hemix.lab.studies.run_trial FOLDER [--evaluate-test]``.
 
-It reads FOLDER/cell.json, trains, scores the valid split and writes the results. An interrupted
+It reads FOLDER/trial.json, trains, scores the valid split and writes the results. An interrupted
 training resumes from its last checkpoint. Only ``--evaluate-test`` reads the test split.
 """
 
@@ -23,11 +23,12 @@ import torch
 
 from hemix.data.dataset import Dataset
 from hemix.data.layout import save_array
+from hemix.data.sampler import RequestSampler
 from hemix.errors import DataError, HemixError
 from hemix.evaluation.evaluate import task_metrics
 from hemix.evaluation.predictions import Predictions
 from hemix.lab.flops import flop_counter
-from hemix.lab.studies.trial import TRIAL_FORMAT, EvaluatedSplit
+from hemix.lab.studies.trial import DEFINITION_FILE, TRIAL_FORMAT, EvaluatedSplit
 from hemix.measure import PeakMemory, machine
 from hemix.models import import_files, is_neural
 from hemix.runs.evaluation import split_predictions
@@ -45,14 +46,14 @@ def run_trial(folder: Path, *, evaluate_test: bool = False) -> None:
     """Run the steps of a trial that have no result yet.
 
     Args:
-        folder: The trial's folder, with cell.json.
+        folder: The trial's folder, with trial.json.
         evaluate_test: Score the test split too.
 
     Raises:
         HemixError: The trial failed.
         Interrupted: A stop signal arrived; the checkpoint is saved.
     """
-    definition = TRIAL_FORMAT.read(folder / "cell.json")
+    definition = TRIAL_FORMAT.read(folder / DEFINITION_FILE)
     import_files(definition.get("imports", ()))
     with _exclusive_lock(folder):
         dataset = Dataset(definition["data"], history_events_max=definition["history_events_max"])
@@ -140,10 +141,9 @@ def flops_per_impression(run: Run, dataset: Dataset) -> float | None:
         Operations per impression, or None for a model without matrix products.
     """
     split = dataset.split("valid")
-    plan = split.plan(run.settings.train.batch_size, order="shuffled", seed=0)
+    sampler = RequestSampler(split, batch_size=run.settings.train.batch_size)
     flops = impressions = 0
-    for number in range(min(_FLOP_BATCHES, len(plan))):
-        batch = split.batch(plan.order[plan.begin[number] : plan.begin[number + 1]])
+    for batch in split.batches(sampler, steps=range(min(_FLOP_BATCHES, sampler.steps)), workers=0):
         with flop_counter() as counter:
             run.model(batch)
         flops += counter.get_total_flops()

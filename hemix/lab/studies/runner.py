@@ -20,22 +20,27 @@ from pathlib import Path
 from hemix.errors import UsageError
 from hemix.files import out_exists, storage_errors
 from hemix.lab.studies.options import StudyOptions
-from hemix.lab.studies.trial import EvaluatedSplit, Trial
+from hemix.lab.studies.trial import TRIAL_FORMAT, TRIALS_FOLDER, EvaluatedSplit, Trial
 
 __all__ = ["Failure", "check_study_folder", "run_trials", "study_folder"]
 
 Failure = dict[str, str]
-"""``{"cell": name of the trial's folder or label of a candidate, "error": one line}``"""
+"""``{"trial": name of the trial's folder or label of a candidate, "error": one line}``"""
 
 _STOP_TIMEOUT_SECONDS = 60.0
 _POLL_SECONDS = 0.1
 
 
 def check_study_folder(root: Path) -> None:
-    """Raise UsageError unless ``root`` is absent, empty or a study's folder."""
+    """Raise UsageError unless ``root`` is absent, empty or a study's folder.
+
+    Raises RunError for a study of an older hemix.
+    """
     if root.exists() and not root.is_dir():
         raise out_exists(root, "is a file")
-    if root.exists() and any(root.iterdir()) and not (root / "cells").is_dir():
+    if root.exists() and any(root.iterdir()) and not (root / TRIALS_FOLDER).is_dir():
+        for definition in root.glob("cells/*/cell.json"):  # the layout up to format version 2
+            TRIAL_FORMAT.read(definition)
         raise out_exists(root, "exists already and is not a study's folder")
 
 
@@ -47,7 +52,7 @@ def study_folder(root: Path) -> Iterator[None]:
     """
     check_study_folder(root)
     with storage_errors(root):
-        (root / "cells").mkdir(parents=True, exist_ok=True)
+        (root / TRIALS_FOLDER).mkdir(parents=True, exist_ok=True)
         with (root / ".lock").open("w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -93,7 +98,7 @@ def run_trials(
                     options.on_trial(f"{trial.folder.name} finished", done, total)
                     continue
                 error = _error_line(trial.folder, process.returncode)
-                failures.append({"cell": trial.folder.name, "error": error})
+                failures.append({"trial": trial.folder.name, "error": error})
                 options.on_trial(f"{trial.folder.name} failed: {error}", done, total)
     finally:
         _stop(list(running))

@@ -243,7 +243,7 @@ def _fit(axis: _Axis, trials: Sequence[Sequence[MetricEstimate]], metric: str) -
                 axis.positions.items(), values, lows, highs, strict=True
             )
         ],
-        "law": _law_json(law),
+        "law": asdict(law),
         "line": [
             [float(position), float(1 - value if is_auc else value)]
             for position, value in zip(grid, curve, strict=True)
@@ -257,15 +257,6 @@ def _predict(law: ScalingLaw, x: Array) -> Array:
     if law.has_asymptote and law.a is not None and law.b is not None and law.c is not None:
         return law.a + law.b * x**-law.c
     return law.intercept - law.slope * np.log10(x)
-
-
-def _law_json(law: ScalingLaw) -> dict[str, Any]:
-    """Convert a law to the ``law`` of scale.json."""
-    content = asdict(law)
-    return {
-        "asymptote_told" if name == "has_asymptote" else name: value
-        for name, value in content.items()
-    }
 
 
 def _describe(law: ScalingLaw) -> str:

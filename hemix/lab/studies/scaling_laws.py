@@ -1,7 +1,9 @@
 """Scaling laws: L = a + b x^-c, and L = intercept - slope log10 x, fitted to a few sizes.
 
 For a fixed c the power law is linear in a and b. So c is searched on a grid, and least squares with
-a, b >= 0 give a and b. Intervals come from resampled users and seeds.
+a, b >= 0 give a and b, of all resamples at once and without a first guess. SciPy's ``curve_fit``
+takes one resample at a time and may end in another optimum. Intervals come from resampled users and
+seeds.
 """
 
 from __future__ import annotations

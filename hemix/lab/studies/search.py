@@ -1,4 +1,5 @@
-"""Search of settings: every model gets equally many points on one dataset and one seed.
+"""Search of settings over a fixed grid: every model gets equally many points on one dataset and one
+seed. A sampler such as Optuna's would give each model other points, and the luck of its draws.
 
 The valid log loss selects the point. A search file is YAML: ``all`` holds a list of points, each a
 mapping of settings (``train.dense_learning_rate: 1e-3``); a model's name may hold other points.
@@ -235,7 +236,7 @@ class Search:
                 if trial is not best:
                     trial.delete_run()
             if best is None:
-                failures.append({"cell": label, "error": "no point of the search finished"})
+                failures.append({"trial": label, "error": "no point of the search finished"})
             else:
                 selected.append(best.candidate)
         return selected, results, failures

@@ -33,8 +33,8 @@ __all__ = [
     "trials_for",
 ]
 
-STUDY_FORMAT = SavedFormat(version=1, error=RunError, remedy="name a new folder with --out")
-"""Of compare.json, ablate.json, scale.json and openings.jsonl"""
+STUDY_FORMAT = SavedFormat(version=2, error=RunError, remedy="name a new folder with --out")
+"""Of compare.json, ablate.json, scale.json and test_accesses.jsonl"""
 
 DATASET_SEED_STEP = 1000
 """Distance of the seeds of consecutive datasets, so that all trials of a study are independent."""
@@ -42,7 +42,7 @@ DATASET_SEED_STEP = 1000
 TrialsByLabel = dict[str, list[list[Trial]]]
 """Finished trials by candidate label: [datasets][seeds]"""
 
-_ACCESS_LOG = "openings.jsonl"
+_ACCESS_LOG = "test_accesses.jsonl"
 
 
 def trial_seeds(dataset_index: int, seeds: int) -> list[int]:
@@ -146,13 +146,13 @@ def complete_candidates(
             runs[candidate.label] = finished
         else:
             failures.append(
-                {"cell": candidate.label, "error": "left out: no trial finished on some dataset"}
+                {"trial": candidate.label, "error": "left out: no trial finished on some dataset"}
             )
     if not runs:
         raise RunError(
             "no trial finished",
             code="no_finished_trial",
-            hint="see log.txt in each folder of cells/ in the study's folder",
+            hint="see log.txt in each folder of trials/ in the study's folder",
         )
     return runs, failures
 
@@ -164,7 +164,7 @@ def _log_test_access(out: Path, trials: Sequence[Trial], datasets: Sequence[Stud
         "hemix": version("hemix"),
         "datasets": [dataset.summary() for dataset in datasets],
         "models": list(dict.fromkeys(trial.candidate.label for trial in trials)),
-        "cells": len(trials),
+        "trials": len(trials),
         "not_scored_before": [
             trial.folder.name for trial in trials if not trial.is_finished("test")
         ],
@@ -206,7 +206,7 @@ def study_facts(
         "datasets": [dataset.summary() for dataset in datasets],
         **({"search_data": search_dataset.summary()} if search_dataset is not None else {}),
         "seeds": [trial_seeds(index, seeds) for index in range(len(datasets))],
-        "openings": read_test_set_accesses(out),
+        "test_accesses": read_test_set_accesses(out),
         "versions": {"hemix": version("hemix"), "torch": torch.__version__},
         "machine": machine(),
     }

@@ -93,9 +93,9 @@ def _summarise_candidate(trials: Sequence[Trial], split: EvaluatedSplit) -> dict
     if candidate.history_events_max is not None:
         summary["history_events_max"] = candidate.history_events_max
     copied = ("train_seconds", "peak_bytes", "threads", "code", "hemix", "torch")
-    summary["cells"] = [
+    summary["trials"] = [
         {
-            "cell": trial.folder.name,
+            "trial": trial.folder.name,
             "data": trial.dataset.name,
             "seed": trial.seed,
             **{key: result[key] for key in copied},

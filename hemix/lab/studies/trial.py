@@ -1,6 +1,6 @@
 """A trial: one candidate, trained on one dataset from one seed, and the folder of its results.
 
-``DIR/cells/<model>-<data>-s<seed>-<hash>/`` holds ``cell.json`` (the definition), ``result.json``
+``DIR/trials/<model>-<data>-s<seed>-<hash>/`` holds ``trial.json`` (the definition), ``result.json``
 and ``valid.npy`` (after training), ``test.json`` and ``test.npy`` (after scoring test), ``run/``
 and ``log.txt``. The hash covers the settings, the dataset's content and :data:`TRIAL_FORMAT`.
 """
@@ -23,12 +23,15 @@ from hemix.lab.studies.datasets import StudyDataset
 from hemix.models import find_model
 from hemix.settings import Settings
 
-__all__ = ["TRIAL_FORMAT", "EvaluatedSplit", "Trial"]
+__all__ = ["DEFINITION_FILE", "TRIALS_FOLDER", "TRIAL_FORMAT", "EvaluatedSplit", "Trial"]
 
-TRIAL_FORMAT = SavedFormat(version=2, error=RunError, remedy="name a new folder with --out")
+TRIAL_FORMAT = SavedFormat(version=3, error=RunError, remedy="name a new folder with --out")
 """Of a trial's files and measurements. A higher version invalidates all finished trials."""
 
 EvaluatedSplit = Literal["valid", "test"]
+
+TRIALS_FOLDER = "trials"
+DEFINITION_FILE = "trial.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,14 +74,13 @@ class Trial:
     def folder(self) -> Path:
         """The trial's folder: an existing one with the same hash, else a new one."""
         key = self.name.rpartition("-")[2]
-        matches = sorted((self.root / "cells").glob(f"*-{key}"))
-        return matches[0] if matches else self.root / "cells" / self.name
+        matches = sorted((self.root / TRIALS_FOLDER).glob(f"*-{key}"))
+        return matches[0] if matches else self.root / TRIALS_FOLDER / self.name
 
     def write_definition(self) -> None:
-        """Write cell.json, the input of the trial's process."""
+        """Write trial.json, the input of the trial's process."""
         self.folder.mkdir(parents=True, exist_ok=True)
         content = {
-            "format": TRIAL_FORMAT.version,
             "model": self.candidate.model,
             "data": str(self.dataset.folder.absolute()),
             "data_digest": self.dataset.digest,
@@ -88,7 +90,7 @@ class Trial:
             "settings": self.settings.model_dump(mode="json"),
             **self.candidate.imports(),
         }
-        TRIAL_FORMAT.write(self.folder / "cell.json", content)
+        TRIAL_FORMAT.write(self.folder / DEFINITION_FILE, content)
 
     @property
     def is_trained(self) -> bool:

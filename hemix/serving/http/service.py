@@ -1,4 +1,8 @@
-"""The parts of a server that its routes share, and the executors that bound its work."""
+"""The parts of a server that its routes share, and the executors that bound its work.
+
+anyio's ``CapacityLimiter`` bounds the threads, but not the queue before them. A server that is too
+slow must refuse work instead of queueing it, so :class:`BoundedExecutor` counts both.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """The uvicorn server: its socket, its signals, and time-outs that uvicorn lacks.
 
 Only this file depends on uvicorn's internals. uvicorn has no time-out for slow clients and no bound
-on idle connections; :class:`TimeoutProtocol` adds both.
+on idle connections; :class:`TimeoutProtocol` adds both, so that a server without a reverse proxy
+in front of it is safe too. Tests with slow clients fail where a new uvicorn changes what it uses.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 LOG_FORMAT = SavedFormat(
-    version=1,
+    version=2,
     error=DataError,
     remedy="read it with the hemix version that wrote it, or move the file away",
 )

@@ -167,19 +167,19 @@ def _replay(
 ) -> ReplayedRanking:
     first, schema = rows[0], engine.schema
     items = {
-        row[schema.item]: _features(row["served_of_item"])
+        row[schema.item]: _features(row["served_item_features"])
         for row in rows
-        if row["served_of_item"] is not None
+        if row["served_item_features"] is not None
     }
-    history_items = json.loads(first["served_of_items"] or "{}")
+    history_items = json.loads(first["served_history_item_features"] or "{}")
     items |= {item: _to_features(content) for item, content in history_items.items()}
     snapshot = StoreSnapshot(
         history=StoredHistory(first["served_history_revision"], tuple(events)),
-        user=_features(first["served_of_user"]),
+        user=_features(first["served_user_features"]),
         items=items,
         degraded=tuple(first["served_degraded"]),
     )
-    in_request_order = sorted(rows, key=lambda row: int(row["served_candidate"]))
+    in_request_order = sorted(rows, key=lambda row: int(row["served_request_index"]))
     request = RankRequest(
         id=first["served_ranking"],
         user=first[schema.user],
@@ -192,9 +192,11 @@ def _replay(
         id=first["served_ranking"],
         model=first["served_model"],
         version=first["served_version"],
-        logged_scores={int(row["served_candidate"]): _score(row["served_score"]) for row in rows},
+        logged_scores={
+            int(row["served_request_index"]): _score(row["served_score"]) for row in rows
+        },
         replayed_scores={item.position: item.score for item in ranking.items},
-        history_ranges=tuple(first["served_cuts"]),
+        history_ranges=tuple(first["served_history_ranges"]),
         ranking=ranking,
         complete=complete,
     )

@@ -168,8 +168,8 @@ class LogTables:
             "served_ranking": rows.per_ranking(lambda r: r.ranking.id, pa.string()),
             "served_model": rows.per_ranking(lambda r: r.ranking.model, pa.string()),
             "served_version": rows.per_ranking(lambda r: r.ranking.version, pa.string()),
-            "served_place": pa.array(rows.rank),
-            "served_candidate": rows.per_item(lambda item: item.position, pa.int64()),
+            "served_rank": pa.array(rows.rank),
+            "served_request_index": rows.per_item(lambda item: item.position, pa.int64()),
             "served_score": rows.per_item(lambda item: item.score, pa.float64()),
         }
         for name in self.schema.outputs:
@@ -192,11 +192,11 @@ class LogTables:
             "served_history_events": rows.per_ranking(lambda r: r.events, pa.int64()),
             "served_history_cap": rows.per_ranking(lambda _: self._cap, pa.int64()),
             "served_history_ttl_ms": rows.per_ranking(lambda _: self._ttl_ms, pa.int64()),
-            "served_cuts": rows.per_ranking(lambda r: r.ranking.history_ranges, int_list),
+            "served_history_ranges": rows.per_ranking(lambda r: r.ranking.history_ranges, int_list),
             "served_degraded": rows.per_ranking(lambda r: r.ranking.degraded, text_list),
-            "served_of_user": rows.per_ranking(lambda r: _features_json(r.user), pa.string()),
-            "served_of_items": rows.per_ranking(_history_items_json, pa.string()),
-            "served_of_item": pa.concat_arrays([_candidates_json(r) for r in rows.rankings]),
+            "served_user_features": rows.per_ranking(lambda r: _features_json(r.user), pa.string()),
+            "served_history_item_features": rows.per_ranking(_history_items_json, pa.string()),
+            "served_item_features": pa.concat_arrays([_candidates_json(r) for r in rows.rankings]),
             "served_fields": rows.from_fields(other_fields, pa.string()),
         }
 

@@ -96,6 +96,7 @@ def test_bounds_are_of_the_users_that_all_arms_have() -> None:
     assert (positions["popularity"]["pv_ctr"], positions["oracle"]["pv_ctr"]) == (0, 1)
 
 
+@pytest.mark.usefixtures("short_past")
 def test_intervals_of_100_aa_splits_cover_0() -> None:
     """Users with one ranker are split 100 times, by the split design with CUPED."""
     users = np.arange(400)

@@ -14,6 +14,7 @@ from hemix.errors import UsageError
 from hemix.lab.benchmarks import BENCHMARKS, run_benchmark, score, train
 from tests.lab.benchmarks.conftest import PEAK_BYTES, PEAK_FLOPS
 from tests.lab.benchmarks.figures import MACHINE_KEYS, assert_figures
+from tests.refusals import raises
 
 STEP_KEYS = {
     "name",
@@ -153,12 +154,12 @@ def test_mfu_at_its_smallest_size(tmp_path: Path) -> None:
 )
 def test_option_of_another_benchmark_is_a_usage_error(option: dict[str, Any], name: str) -> None:
     (flag,) = option
-    with pytest.raises(UsageError, match=f"--{flag}: hemix bench {name} has no such option"):
+    with raises(UsageError, name, field=f"--{flag}"):
         run_benchmark(name, **option)
 
 
 def test_unknown_names_are_usage_errors() -> None:
-    with pytest.raises(UsageError, match=f"'speed'; known: {', '.join(BENCHMARKS)}"):
+    with raises(UsageError, "'speed'", ", ".join(BENCHMARKS), code="unknown_name", field="name"):
         run_benchmark("speed")
-    with pytest.raises(UsageError, match="--size huge: expected one of tiny, base, small, large"):
+    with raises(UsageError, "huge", "tiny, base, small, large", field="--size"):
         run_benchmark("mfu", size="huge")

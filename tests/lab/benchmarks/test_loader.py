@@ -9,6 +9,7 @@ import pytest
 from hemix.errors import HemixError
 from hemix.lab.benchmarks import loader
 from tests.lab.benchmarks.figures import assert_figures
+from tests.refusals import raises
 
 KEYS = {
     "name",
@@ -44,5 +45,5 @@ def test_too_few_impressions_are_an_error(planted_data: Path) -> None:
     config = loader._Config(
         data=str(planted_data), size="tiny", batch_size=1_000_000, steps=7, threads=1
     )
-    with pytest.raises(HemixError, match="too few impressions for 3 batches of 1000000"):
+    with raises(HemixError, 3, 1000000, code="too_few_rows", field=planted_data):
         loader._measure(config)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pyarrow.parquet as pq
-import pytest
 
 from hemix.errors import HemixError
 from hemix.lab.benchmarks.prepare import run
 from hemix.lab.benchmarks.synthetic_logs import write_logs
 from tests.lab.benchmarks.figures import assert_figures
+from tests.refusals import raises
 
 KEYS = {
     "name",
@@ -52,5 +52,5 @@ def test_same_seed_gives_the_same_logs(tmp_path: Path) -> None:
 def test_failed_preparation_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "mine").touch()
-    with pytest.raises(HemixError, match="exists already and is not empty"):
+    with raises(HemixError, f"--out {tmp_path / 'data'}", code="process_failed"):
         run(scale=0.0001, out=tmp_path)

@@ -26,6 +26,7 @@ from tests.lab.studies.in_process import (
     trials_in_process,
 )
 from tests.planted import SCHEMA, write_logs
+from tests.refusals import raises
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +89,7 @@ def test_comparison_reports_metrics_costs_and_differences(study: Path) -> None:
 def test_report_is_one_file_with_every_model(study: Path) -> None:
     page = (study / "report.html").read_text()
     models = read(study)["models"]
-    (code,) = {trial["code"] for model in models.values() for trial in model["cells"]}
+    (code,) = {trial["code"] for model in models.values() for trial in model["trials"]}
     assert code in page and "several versions" not in page
     assert all(f'<th scope="row">{label}</th>' in page for label in models)
     assert "prefers-color-scheme: dark" in page
@@ -109,7 +110,7 @@ def test_one_seed_on_one_test_day_is_the_paired_difference_of_the_scores(
     click = rows[0]["click"]
     a, b = (
         np.load(
-            next((study / "cells").glob(f"{content['models'][m]['cells'][0]['cell']}/valid.npy"))
+            next((study / "trials").glob(f"{content['models'][m]['trials'][0]['trial']}/valid.npy"))
         )
         for m in TWO_MODELS
     )
@@ -120,11 +121,11 @@ def test_one_seed_on_one_test_day_is_the_paired_difference_of_the_scores(
 
 
 def test_finished_trials_are_not_run_again(origins: list[Path], study: Path) -> None:
-    before = file_stamps(study / "cells")
+    before = file_stamps(study / "trials")
     with trials_in_process() as started:
         compare(origins, study, CompareConfig(models=TWO_MODELS, seeds=2, search=None))
     assert started == []
-    assert file_stamps(study / "cells") == before
+    assert file_stamps(study / "trials") == before
 
 
 def test_valid_study_does_not_read_the_test_split(origins: list[Path], tmp_path: Path) -> None:
@@ -135,11 +136,11 @@ def test_valid_study_does_not_read_the_test_split(origins: list[Path], tmp_path:
     out = tmp_path / "out"
     with trials_in_process():
         content = compare([data], out, CompareConfig(models={"one": HEMIX}, seeds=1, search=None))
-    assert content["openings"] == []
+    assert content["test_accesses"] == []
     assert [
-        p for p in out.rglob("*") if p.name in ("test.npy", "test.json", "openings.jsonl")
+        p for p in out.rglob("*") if p.name in ("test.npy", "test.json", "test_accesses.jsonl")
     ] == []
-    with pytest.raises(DataError, match=r"test.*missing"):
+    with raises(DataError, data / "test", code="missing_file"):
         compare(
             [data],
             out,
@@ -151,7 +152,7 @@ def test_every_access_to_test_is_logged(origins: list[Path], tmp_path: Path) -> 
     out = tmp_path / "out"
     with trials_in_process() as started:
         compare(origins[:1], out, CompareConfig(models=TWO_MODELS, seeds=1, search=None))
-        results = {p: p.stat().st_mtime_ns for p in out.glob("cells/*/result.json")}
+        results = {p: p.stat().st_mtime_ns for p in out.glob("trials/*/result.json")}
         content = compare(
             origins[:1],
             out,
@@ -164,20 +165,26 @@ def test_every_access_to_test_is_logged(origins: list[Path], tmp_path: Path) -> 
             CompareConfig(models=TWO_MODELS, seeds=1, search=None, evaluate_test=True),
         )
         assert len(started) == 4
-    assert (content["split"], len(content["openings"]), len(again["openings"])) == ("test", 1, 2)
-    first, second = (json.loads(line) for line in (out / "openings.jsonl").read_text().splitlines())
-    assert (first["models"], first["cells"], len(first["not_scored_before"])) == (
+    assert (content["split"], len(content["test_accesses"]), len(again["test_accesses"])) == (
+        "test",
+        1,
+        2,
+    )
+    first, second = (
+        json.loads(line) for line in (out / "test_accesses.jsonl").read_text().splitlines()
+    )
+    assert (first["models"], first["trials"], len(first["not_scored_before"])) == (
         ["one", "two"],
         2,
         2,
     )
     assert second["not_scored_before"] == []
-    assert {p: p.stat().st_mtime_ns for p in out.glob("cells/*/result.json")} == results
-    assert list(out.glob("cells/*/run")) == []
+    assert {p: p.stat().st_mtime_ns for p in out.glob("trials/*/result.json")} == results
+    assert list(out.glob("trials/*/run")) == []
     rows = next(iter(content["datasets"]))["rows"]["test"]
     assert all(
         np.load(p).shape == (rows, 3) and np.load(p).dtype == np.float32
-        for p in out.glob("cells/*/test.npy")
+        for p in out.glob("trials/*/test.npy")
     )
 
 
@@ -197,10 +204,10 @@ def test_failed_trial_is_reported_and_the_others_continue(
             CompareConfig(models={"broken": broken, "one": HEMIX}, seeds=1, search=None),
         )
     assert list(content["models"]) == ["one"]
-    assert content["failed"][0]["cell"] == started[0]
+    assert content["failed"][0]["trial"] == started[0]
     assert content["failed"][0]["error"].startswith("the loss is nan at step")
     assert content["failed"][1] == {
-        "cell": "broken",
+        "trial": "broken",
         "error": "left out: no trial finished on some dataset",
     }
     with trials_in_process() as started:
@@ -209,8 +216,8 @@ def test_failed_trial_is_reported_and_the_others_continue(
             tmp_path / "out",
             CompareConfig(models={"broken": broken, "one": HEMIX}, seeds=1, search=None),
         )
-    assert started == [content["failed"][0]["cell"]]
-    with trials_in_process(), pytest.raises(RunError, match="no trial finished"):
+    assert started == [content["failed"][0]["trial"]]
+    with trials_in_process(), raises(RunError, code="no_finished_trial"):
         compare(
             origins[:1],
             tmp_path / "out",
@@ -261,7 +268,7 @@ def test_search_selects_the_point_of_lowest_valid_loss(origins: list[Path], tmp_
         assert len(losses) == 2
         assert searched["chosen"] == searched["points"][int(np.argmin(losses))]["settings"]
         assert content["models"][label]["settings"] == searched["chosen"]
-    assert len(list((tmp_path / "out").glob("cells/*/run"))) == 4
+    assert len(list((tmp_path / "out").glob("trials/*/run"))) == 4
     options = StudyOptions(on_plan=plans.append)
     with trials_in_process() as started:
         compare(
@@ -283,16 +290,20 @@ def test_schemas_that_differ_beyond_the_split_are_rejected(
         schema=SCHEMA.replace("realtime_length: 5", "realtime_length: 6"),
     )
     api.prepare(tmp_path / "logs", tmp_path / "other")
-    with pytest.raises(
+    with raises(
         DataError,
-        match=r"only in the split, but differ in history.realtime_length: 5 against 6",
+        "history.realtime_length",
+        5,
+        6,
+        code="other_schema",
+        field=tmp_path / "other",
     ):
         compare(
             [origins[0], tmp_path / "other"],
             tmp_path / "out",
             CompareConfig(models=TWO_MODELS, search=None),
         )
-    with pytest.raises(DataError, match="the same dataset twice"):
+    with raises(DataError, origins[0], code="repeated_argument", field="--data"):
         compare(
             [origins[0], origins[0]],
             tmp_path / "out",
@@ -305,18 +316,18 @@ def test_invalid_arguments_are_rejected_before_anything_is_written(
     origins: list[Path], tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    with pytest.raises(SettingsError, match=r"unknown model 'hemx'; known: .*hemix"):
+    with raises(SettingsError, "'hemx'", "hemix", code="unknown_model", field="model.name"):
         compare(origins, out, CompareConfig(models=["hemx"]))
-    with pytest.raises(UsageError, match="a model is named twice"):
+    with raises(UsageError, "hemix", code="repeated_argument", field="--models"):
         compare(origins, out, CompareConfig(models=["hemix", "hemix"]))
-    with pytest.raises(UsageError, match="--primary one:three: expected two of one, two as a:b"):
+    with raises(UsageError, "one:three", "one, two", field="--primary"):
         compare(origins, out, CompareConfig(models=TWO_MODELS, primary=["one:three"]))
-    with pytest.raises(DataError, match="nowhere: not a dataset folder"):
+    with raises(DataError, code="missing_dataset", field=tmp_path / "nowhere"):
         compare([tmp_path / "nowhere"], out, CompareConfig(models=TWO_MODELS))
     assert not out.exists()
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").write_text("dear")
-    with pytest.raises(UsageError, match="exists already and is not a study's folder"):
+    with raises(UsageError, tmp_path / "mine", code="out_exists", field="--out"):
         compare(origins, tmp_path / "mine", CompareConfig(models=TWO_MODELS))
 
 
@@ -324,7 +335,7 @@ def test_damaged_dataset_is_rejected(origins: list[Path], tmp_path: Path) -> Non
     shutil.copytree(origins[0], tmp_path / "data")
     file = next((tmp_path / "data" / "valid").rglob("labels.npy"))
     file.write_bytes(file.read_bytes()[:-1] + b"\x07")
-    with pytest.raises(DataError, match=r"labels.npy: damaged"):
+    with raises(DataError, code="damaged_file", field=file):
         compare([tmp_path / "data"], tmp_path / "out", CompareConfig(models=TWO_MODELS))
 
 

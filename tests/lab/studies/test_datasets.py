@@ -61,7 +61,7 @@ def test_rows_are_those_with_a_label_and_a_true_condition(rich_data: Path) -> No
     given = rows["order_given_click"]
     expected = np.flatnonzero((labels[:, 1] >= 0) & (labels[:, 0] == 1))
     assert given.rows.tolist() == expected.tolist()
-    assert users == len(np.unique(split.user[split.request_of]))
+    assert users == len(np.unique(split.users_of(np.arange(split.requests))))
     assert set(click.users.tolist()) <= set(range(users))
 
 

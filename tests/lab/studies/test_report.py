@@ -47,7 +47,7 @@ def model(auc: float | None, **figures: Any) -> dict[str, Any]:
         "train_seconds": 200,
         "peak_bytes": 3 * 2**30,
         "settings": {"train.dense_learning_rate": 0.00123456, "model.layers": 2},
-        "cells": [{"code": "c0ffee00"}],
+        "trials": [{"code": "c0ffee00"}],
     }
     return {"tasks": tasks, **costs, **figures}
 
@@ -61,7 +61,7 @@ def study(models: dict[str, Any], **more: Any) -> dict[str, Any]:
         "failed": [],
         "datasets": [{"name": "data", "rows": {"valid": 1500}}],
         "seeds": [[0, 1]],
-        "openings": [],
+        "test_accesses": [],
         "versions": {"hemix": "0"},
         "machine": {"cpu": "x", "cores": 2, "memory_bytes": 2**34},
         **more,
@@ -87,8 +87,8 @@ def test_a_metric_that_a_model_lacks_is_a_dash_and_costs_have_units(tmp_path: Pa
 def test_failures_and_trials_of_several_versions_are_shown(tmp_path: Path) -> None:
     whole = study({"dlrm": model(0.75)})
     assert "Failures" not in page(tmp_path, whole)
-    other = model(0.5, cells=[{"code": "0badcafe"}])
-    failed = [{"cell": "trees-s0", "error": "the disk is <full>"}]
+    other = model(0.5, trials=[{"code": "0badcafe"}])
+    failed = [{"trial": "trees-s0", "error": "the disk is <full>"}]
     text = page(tmp_path, study({"dlrm": model(0.75), "x": other}, failed=failed))
     assert "trees-s0" in text and "the disk is &lt;full&gt;" in text
     assert "0badcafe, c0ffee00: trials of several versions" in text

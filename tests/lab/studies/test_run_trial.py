@@ -94,7 +94,7 @@ def test_error_is_one_line_and_exit_code_2(
 ) -> None:
     assert main([str(tmp_path)]) == 2
     error = capsys.readouterr().err
-    assert "cell.json" in error and error.count("\n") == 1
+    assert "trial.json" in error and error.count("\n") == 1
 
 
 @pytest.fixture(scope="module")

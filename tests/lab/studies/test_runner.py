@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Callable
@@ -9,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from hemix.errors import UsageError
+from hemix.errors import RunError, UsageError
+from hemix.formats import FORMAT_KEY
 from hemix.lab.studies import runner
 from hemix.lab.studies.options import StudyOptions
 from hemix.lab.studies.runner import check_study_folder, run_trials, study_folder
@@ -47,7 +49,7 @@ def test_every_missing_trial_runs_once(script: Script, trials: list[Trial]) -> N
     messages: list[tuple[str, int, int]] = []
     options = StudyOptions(jobs=2, on_trial=lambda *message: messages.append(message))
     assert run_trials([*trials, trials[1]], options) == []
-    assert (trials[0].root / "cells" / "started").read_text() == "run\n" * 3
+    assert (trials[0].root / "trials" / "started").read_text() == "run\n" * 3
     assert all(trial.is_finished("valid") for trial in trials)
     assert [message[1:] for message in messages if "finished" in message[0]] == [
         (done, 4) for done in (2, 3, 4)
@@ -61,7 +63,7 @@ def test_no_more_than_the_given_number_run_at_a_time(script: Script, trials: lis
         f'rm "running-$$"; cd - > /dev/null; {FINISH}'
     )
     run_trials(trials, StudyOptions(jobs=2))
-    counts = [int(line) for line in (trials[0].root / "cells" / "counts").read_text().split()]
+    counts = [int(line) for line in (trials[0].root / "trials" / "counts").read_text().split()]
     assert len(counts) == 4
     assert max(counts) <= 2
 
@@ -82,7 +84,7 @@ def test_a_failure_is_one_line_and_the_others_run(
     failing = trials[0].folder.name
     script(f'if [[ "$FOLDER" == *"{failing}" ]]; then {commands}; exit; fi\n{FINISH}')
     failures = run_trials(trials, StudyOptions(jobs=2))
-    assert failures == [{"cell": failing, "error": error}]
+    assert failures == [{"trial": failing, "error": error}]
     assert [trial.is_finished("valid") for trial in trials] == [False, True, True, True]
 
 
@@ -124,7 +126,7 @@ def test_a_process_that_ignores_the_signal_is_killed(
 def test_one_study_uses_a_folder_at_a_time(tmp_path: Path) -> None:
     root = tmp_path / "study"
     with study_folder(root):
-        assert (root / "cells").is_dir()
+        assert (root / "trials").is_dir()
         with raises(UsageError, root, field="--out"), study_folder(root):
             pass
     with study_folder(root):
@@ -138,5 +140,13 @@ def test_only_an_absent_an_empty_or_a_study_s_folder_is_used(tmp_path: Path) -> 
     for foreign in (tmp_path, tmp_path / "mine"):
         with raises(UsageError, foreign, code="out_exists", field="--out"):
             check_study_folder(foreign)
-    (tmp_path / "cells").mkdir()
+    (tmp_path / "trials").mkdir()
     check_study_folder(tmp_path)
+
+
+def test_a_study_of_an_older_hemix_is_refused_by_its_version(tmp_path: Path) -> None:
+    definition = tmp_path / "cells" / "hemix-data-s0-0a1b" / "cell.json"
+    definition.parent.mkdir(parents=True)
+    definition.write_text(json.dumps({FORMAT_KEY: 2}))
+    with raises(RunError, definition, code="wrong_format_version", field=str(definition)):
+        check_study_folder(tmp_path)

@@ -16,6 +16,7 @@ from hemix.lab.studies.datasets import open_datasets
 from hemix.lab.studies.scale import SIZES, ScaleConfig, lengths_for, scale
 from hemix.models import count_parameters
 from tests.lab.studies.in_process import trials_in_process
+from tests.refusals import raises
 
 FAST = {"train.batch_size": 512, "train.warmup_steps": 1}
 
@@ -90,7 +91,7 @@ def test_scaling_study_fits_every_axis(planted_data: Path, tmp_path: Path) -> No
             if fit["axis"] != "history_events":
                 assert point["x"] == model[fit["axis"]]
         assert fit["law"]["slope_ci95"][0] <= fit["law"]["slope_ci95"][1]
-        assert (fit["law"]["a"], fit["law"]["asymptote_told"]) == (None, False)
+        assert (fit["law"]["a"], fit["law"]["has_asymptote"]) == (None, False)
         assert "do not determine an asymptote" in fit["reading"]
     short, long = (content["models"][name]["flops_per_impression"] for name in content["histories"])
     assert short < long
@@ -100,9 +101,9 @@ def test_scaling_study_fits_every_axis(planted_data: Path, tmp_path: Path) -> No
 
 
 def test_invalid_sizes_and_lengths_are_usage_errors(planted_data: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="--sizes width_7: expected some of width_8, "):
+    with raises(UsageError, "width_7", "width_8, ", field="--sizes"):
         scale(planted_data, tmp_path / "out", ScaleConfig(sizes=["width_7"]))
-    with pytest.raises(UsageError, match=r"--lengths \[0\]: expected numbers of 1 or more"):
+    with raises(UsageError, "[0]", 1, field="--lengths"):
         scale(planted_data, tmp_path / "out", ScaleConfig(lengths=[0]))
-    with pytest.raises(UsageError, match="--sizes, --lengths: expected two or more"):
+    with raises(UsageError, "--lengths", 1, field="--sizes"):
         scale(planted_data, tmp_path / "out", ScaleConfig(sizes=["width_8"], lengths=[]))

@@ -15,6 +15,7 @@ from hemix.lab.studies.search import (
     read_points,
 )
 from tests.lab.studies.in_process import MakeTrial, write_result
+from tests.refusals import raises
 
 
 def test_every_model_has_equally_many_default_points() -> None:
@@ -41,22 +42,32 @@ def test_points_under_a_model_replace_those_of_all(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "code", "field", "values"),
     [
         (
             "all: [{train.epochs: 1}]\nhemix: [{train.epochs: 1}, {train.epochs: 2}]",
-            "hemix: expected 1 points like 'all', got 2",
+            "unequal_search",
+            "hemix",
+            [1, 2],
         ),
-        ("hemix: [{train.epochs: 1}]", "expected a list of points under 'all'"),
-        ("all: {train.epochs: 1}", "all: expected a list of points, each a mapping of settings"),
-        ("all: [{train.epcohs: 1}]", "train.epcohs: unknown key"),
-        ("all: [", "not YAML"),
+        ("hemix: [{train.epochs: 1}]", "missing_key", "all", []),
+        ("all: {train.epochs: 1}", None, "all", []),
+        ("all: [{train.epcohs: 1}]", "unknown_setting", "train.epcohs", []),
     ],
 )
-def test_invalid_file_is_rejected(tmp_path: Path, text: str, message: str) -> None:
+def test_invalid_file_is_rejected(
+    tmp_path: Path, text: str, code: str | None, field: str, values: list[object]
+) -> None:
     path = tmp_path / "points.yaml"
     path.write_text(text)
-    with pytest.raises(SettingsError, match=message):
+    with raises(SettingsError, *values, code=code, field=field):
+        read_points(path)
+
+
+def test_file_that_is_not_yaml_is_rejected(tmp_path: Path) -> None:
+    path = tmp_path / "points.yaml"
+    path.write_text("all: [")
+    with raises(SettingsError, code="not_yaml", field=path):
         read_points(path)
 
 
@@ -87,5 +98,5 @@ def test_unfinished_search_has_no_best_trial(make_trial: MakeTrial) -> None:
 def test_undefined_loss_of_a_task_is_an_error(make_trial: MakeTrial) -> None:
     trial = make_trial()
     write_result(trial, losses={"click": 0.5})
-    with pytest.raises(RunError, match=f"{trial.folder.name}: log loss is not defined"):
+    with raises(RunError, code="undefined_metric", field=trial.folder):
         best_trial([trial])

@@ -68,14 +68,14 @@ def test_a_candidate_needs_a_finished_trial_on_every_dataset(
         write_result(trials[index])
     runs, failures = complete_candidates(trials, both, datasets, "valid")
     assert runs == {"width_8": [trials[:2], trials[3:4]]}
-    assert [failure["cell"] for failure in failures] == ["width_16"]
-    with raises(RunError):
+    assert [failure["trial"] for failure in failures] == ["width_16"]
+    with raises(RunError, code="no_finished_trial"):
         complete_candidates(trials, both, datasets, "test")
 
 
 def test_accesses_of_another_version_are_refused(tmp_path: Path) -> None:
     assert read_test_set_accesses(tmp_path) == []
-    log = tmp_path / "openings.jsonl"
+    log = tmp_path / "test_accesses.jsonl"
     access = {FORMAT_KEY: STUDY_FORMAT.version, "models": ["a"]}
     log.write_text(json.dumps(access) + "\n" + json.dumps(access) + "\n")
     assert read_test_set_accesses(tmp_path) == [access, access]

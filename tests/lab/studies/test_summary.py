@@ -137,6 +137,6 @@ def test_a_summary_has_means_of_metrics_and_seconds_and_the_largest_memory(
     assert model["tasks"] == {"click": {"auc": {"mean": pytest.approx(0.7), "values": [0.6, 0.8]}}}
     assert (model["train_seconds"], model["peak_bytes"]) == (3.0, 7)
     assert model["settings"]["model.token_width"] == 8
-    assert [cell["seed"] for cell in model["cells"]] == [0, 1]
-    assert [cell["cell"] for cell in model["cells"]] == [trial.folder.name for trial in trials]
+    assert [trial["seed"] for trial in model["trials"]] == [0, 1]
+    assert [each["trial"] for each in model["trials"]] == [trial.folder.name for trial in trials]
     assert "history_events_max" not in model

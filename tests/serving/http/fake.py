@@ -8,7 +8,6 @@ makes it fail.
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -123,7 +122,3 @@ def main(options: dict[str, Any]) -> None:
     port = bound.getsockname()[1]
     ready_line = json.dumps({"url": f"http://127.0.0.1:{port}"})
     serve(app, bound, lambda: print(ready_line, flush=True), **options.get("server", {}))
-
-
-if __name__ == "__main__":
-    main(json.loads(sys.argv[1]))

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
-import select
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from tests.forked import ForkedProcess, fork_hemix
+from tests.serving.http import fake
 
 ROOT = Path(__file__).parents[3]
 
@@ -41,7 +41,7 @@ class Server:
     """A running server."""
 
     url: str
-    process: subprocess.Popen[str]
+    process: ForkedProcess
     log: Path
 
     @property
@@ -98,41 +98,35 @@ class Server:
 
 
 @contextmanager
-def started(args: Sequence[str], log: Path, seconds: float = 60) -> Iterator[Server]:
-    """Start ``python ARGS``, which prints a line of JSON with its url when it is ready."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    with log.open("w") as errors:
-        process = subprocess.Popen(
-            [sys.executable, *args],
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
-            env=environment,
-            cwd=ROOT,
-        )
-    assert process.stdout is not None
-    try:
-        ready, _, _ = select.select([process.stdout], [], [], seconds)
-        line = process.stdout.readline() if ready else ""
-        assert line, f"no server: {log.read_text()[-2000:]}"
-        yield Server(json.loads(line)["url"], process, log)
-    finally:
-        if process.poll() is None:
-            process.terminate()
-            try:
-                process.wait(40)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-        process.stdout.close()
+def hemix_server(arguments: Sequence[object], log: Path) -> Iterator[Server]:
+    """Run ``hemix serve ARGUMENTS --port 0 --json``; its stderr goes to ``log``."""
+    process = fork_hemix("serve", *arguments, "--port", "0", "--json", err=log)
+    with _running(process, log) as server:
+        yield server
 
 
 @contextmanager
 def fake_server(folder: Path, **options: Any) -> Iterator[Server]:
     """The server of fake.py; ``folder`` is for its run and its log."""
-    run = folder / "run"
+    run, log = folder / "run", folder / "log"
     run.mkdir(parents=True, exist_ok=True)
-    with started(
-        ["-m", "tests.serving.http.fake", json.dumps({"run": str(run), **options})], folder / "log"
-    ) as server:
+    process = ForkedProcess(fake.main, {"run": str(run), **options}, err=log)
+    with _running(process, log) as server:
         yield server
+
+
+@contextmanager
+def _running(process: ForkedProcess, log: Path) -> Iterator[Server]:
+    """Wait for the line of JSON that a server prints when it is ready; SIGTERM at the end."""
+    try:
+        line = process.first_line()
+        assert line, f"no server: {log.read_text()[-2000:]}"
+        yield Server(json.loads(line)["url"], process, log)
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(40)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()

@@ -15,7 +15,7 @@ import yaml
 from hemix import Client
 from hemix.serving.config import ServeConfig
 from hemix.serving.run_folders import find_runs
-from tests.serving.http.process import ROOT, Server, started
+from tests.serving.http.process import ROOT, Server, hemix_server
 
 ADMIN = "admin-token-0123456789"
 PRINTED = "http://127.0.0.1:8080"
@@ -27,18 +27,9 @@ def demo(planted_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     folder = tmp_path_factory.mktemp("docs")
     shutil.copytree(planted_run, folder / "registry" / "demo" / "1")
     (folder / "admin").write_text(ADMIN)
-    command = [
-        "-m",
-        "hemix",
-        "serve",
-        str(folder / "registry"),
-        "--port",
-        "0",
-        "--json",
-        "--no-log",
-    ]
-    command += ["--store", "memory://", "--admin-token-file", str(folder / "admin")]
-    with started(command, folder / "log") as server:
+    arguments = [folder / "registry", "--no-log", "--store", "memory://"]
+    arguments += ["--admin-token-file", folder / "admin"]
+    with hemix_server(arguments, folder / "log") as server:
         yield server
 
 

@@ -256,7 +256,7 @@ def test_many_small_values_are_refused_before_they_are_made(
     ("body", "encoding", "code"),
     [
         (b"not gzip", "gzip", "damaged_gzip"),
-        (gzip.compress(b"[]")[:-9], "gzip", "damaged_gzip"),
+        (gzip.compress(b"[]", mtime=0)[:-9], "gzip", "damaged_gzip"),
         (b"", "gzip", "damaged_gzip"),
         (b"[]", "br", "unknown_encoding"),
     ],

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.serving.http.process import started
+from tests.serving.http.process import hemix_server
 
 TOKEN = "admin-token-0123456789"
 
@@ -23,19 +23,9 @@ def test_schemathesis_finds_no_5xx_and_no_undescribed_answer(
     registry = tmp_path / "registry"
     shutil.copytree(rich_run, registry / "rich" / "1")
     (tmp_path / "token").write_text(TOKEN)
-    command = [
-        "-m",
-        "hemix",
-        "serve",
-        str(registry),
-        "--port",
-        "0",
-        "--json",
-        "--store",
-        f"sqlite:///{tmp_path / 'e.db'}",
-    ]
-    command += ["--log", str(tmp_path / "served"), "--admin-token-file", str(tmp_path / "token")]
-    with started(command, tmp_path / "log") as server:
+    arguments = [registry, "--store", f"sqlite:///{tmp_path / 'e.db'}"]
+    arguments += ["--log", tmp_path / "served", "--admin-token-file", tmp_path / "token"]
+    with hemix_server(arguments, tmp_path / "log") as server:
         fuzz = [
             str(Path(sys.executable).with_name("schemathesis")),
             "run",
@@ -50,7 +40,7 @@ def test_schemathesis_finds_no_5xx_and_no_undescribed_answer(
             "--phases",
             "coverage,fuzzing",
             "-n",
-            "400",
+            "250",
             "--seed",
             "7",
         ]

@@ -12,7 +12,7 @@ import pytest
 
 from hemix import api
 from tests.serving.http.browser import CHROMIUM, Browser, browser
-from tests.serving.http.process import Server, started
+from tests.serving.http.process import Server, hemix_server
 
 ROWS = "document.querySelectorAll('#ranking li').length"
 
@@ -26,19 +26,8 @@ def page(
     folder = tmp_path_factory.mktemp("playground")
     store = f"sqlite:///{folder / 'events.db'}"
     api.store_load(planted_logs, store)
-    command = [
-        "-m",
-        "hemix",
-        "serve",
-        str(planted_run),
-        "--port",
-        "0",
-        "--json",
-        "--no-log",
-        "--store",
-        store,
-    ]
-    with started(command, folder / "log") as server, browser(folder) as made:
+    arguments = [planted_run, "--no-log", "--store", store]
+    with hemix_server(arguments, folder / "log") as server, browser(folder) as made:
         yield server, made
 
 

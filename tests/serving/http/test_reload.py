@@ -18,7 +18,7 @@ import pytest
 from hemix.errors import RunError
 from hemix.serving.run_folders import check_folder, find_runs
 from tests.refusals import raises
-from tests.serving.http.process import Server, fake_server, started
+from tests.serving.http.process import Server, fake_server, hemix_server
 
 ADMIN = "admin-token-0123456789"
 
@@ -189,20 +189,9 @@ def test_real_runs_under_load(rich_run: Path, tmp_path: Path) -> None:
     served = tmp_path / "served"
     shutil.copytree(registry / "1", served / "feed" / "1")
     (tmp_path / "admin").write_text(ADMIN)
-    command = [
-        "-m",
-        "hemix",
-        "serve",
-        str(served),
-        "--registry",
-        str(tmp_path / "registry"),
-        "--port",
-        "0",
-        "--json",
-        "--no-log",
-    ]
-    command += ["--store", "memory://", "--admin-token-file", str(tmp_path / "admin")]
-    with started(command, tmp_path / "log") as server:
+    arguments = [served, "--registry", tmp_path / "registry", "--no-log", "--store", "memory://"]
+    arguments += ["--admin-token-file", tmp_path / "admin"]
+    with hemix_server(arguments, tmp_path / "log") as server:
         seen: list[tuple[int, str]] = []
         end = threading.Event()
 

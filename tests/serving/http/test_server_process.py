@@ -12,6 +12,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -25,27 +26,14 @@ from hemix.errors import ServerError, UsageError
 from hemix.runs import Run
 from hemix.serving.types import Event
 from tests.refusals import raises
-from tests.serving.http.process import Server, started
+from tests.serving.http.process import Server, hemix_server
 from tests.serving.parity import TOLERANCE, expected_scores, live_events, logged_requests
 from tests.serving.redis_server import RedisServer
 
 
-def serving(run: Path, folder: Path, *args: object):  # type: ignore[no-untyped-def]
-    log = ["--log", str(folder / "training-rows")]
-    command = [
-        "-m",
-        "hemix",
-        "serve",
-        str(run),
-        "--port",
-        "0",
-        "--json",
-        "--history-ttl-days",
-        "0",
-        *log,
-        *map(str, args),
-    ]
-    return started(command, folder / "log")
+def serving(run: Path, folder: Path, *args: object) -> AbstractContextManager[Server]:
+    log = ["--log", folder / "training-rows"]
+    return hemix_server([run, "--history-ttl-days", "0", *log, *args], folder / "log")
 
 
 @pytest.fixture(scope="module")

@@ -82,7 +82,7 @@ def prepare_with_older_rows(
     (logs / "impressions.parquet").mkdir()
     pq.write_table(old_rows(**columns), logs / "impressions.parquet" / "a.parquet")
     (rows / "impressions").rename(logs / "impressions.parquet" / "b")
-    return Prepared(folder / "data", prepare(logs, folder / "data"))
+    return Prepared(folder / "data", prepare(logs, folder / "data", partitions=1))
 
 
 def context(kind: str) -> str:
@@ -151,9 +151,11 @@ def test_prepared_together(
         "impressions"
     ]["duplicates"] == 0
     assert splits["test"]["positives"]["click"] == 3 and splits["test"]["unknown"]["click"] == 1
-    assert sorted(map(str, data.ids("users"))) == ["0", "1"] and sorted(
-        map(str, data.ids("items"))
-    ) == ["0", "1", "2"]
+    assert sorted(map(str, data.users())) == ["0", "1"] and sorted(map(str, data.items())) == [
+        "0",
+        "1",
+        "2",
+    ]
     assert (
         data.manifest["unknown_rate"]["test"].get("context.f", 0) == 0
     )  # what was said live is what the log holds
@@ -431,9 +433,9 @@ history: {clock_column: when, action: {column: what, vocabulary: {min_count: 1}}
     (logs / "event_log").mkdir()
     pq.write_table(pa.table(older), logs / "event_log" / "a.parquet")
     (tmp_path / "rows" / "events").rename(logs / "event_log" / "b")
-    data = Prepared(tmp_path / "data", prepare(logs, tmp_path / "data"))
+    data = Prepared(tmp_path / "data", prepare(logs, tmp_path / "data", partitions=1))
     assert (data.manifest["history"]["events"], data.manifest["history"]["duplicates"]) == (3, 0)
-    assert data.ids("users") == ["0", "1"]
+    assert data.users() == ["0", "1"]
     assert data("history/time_ms")[1:].tolist() == [
         at(0, 1),
         at(0, 2),

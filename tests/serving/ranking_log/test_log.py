@@ -25,6 +25,7 @@ from hemix.serving.config import ServeConfig
 from hemix.serving.engine import Engine
 from hemix.serving.idle_maintenance import IdleMaintenance
 from hemix.serving.ranking_log import LogCapacity, LoggingStore, RankingLog, RankingLogs
+from hemix.serving.ranking_log.files import LOG_FORMAT
 from hemix.serving.ranking_log.replay import replay
 from hemix.serving.ranking_log.tables import LoggedRanking
 from hemix.serving.stores import StoreLimits, open_store
@@ -203,6 +204,39 @@ def served_log(
 
 def served(request: RankRequest) -> LoggedRanking:
     return logged_ranking(request, {"click": 0.5})
+
+
+def test_columns_of_rankings_and_their_order(tmp_path: Path) -> None:
+    """A public file: a renamed column needs a higher version of LOG_FORMAT."""
+    log, request = served_log(tmp_path)
+    log.log_ranking(served(request))
+    log.close()
+    (file,) = (tmp_path / "rankings").glob("*.parquet")
+    columns = pq.read_table(file).to_pydict()
+    assert [name for name in columns if name.startswith("served_")] == [
+        "served_request",
+        "served_ranking",
+        "served_model",
+        "served_version",
+        "served_rank",
+        "served_request_index",
+        "served_score",
+        "served_click",
+        "served_status",
+        "served_history_revision",
+        "served_history_events",
+        "served_history_cap",
+        "served_history_ttl_ms",
+        "served_history_ranges",
+        "served_degraded",
+        "served_user_features",
+        "served_history_item_features",
+        "served_item_features",
+        "served_fields",
+    ]
+    assert columns["served_rank"] == columns["served_request_index"] == [0]
+    assert columns["served_history_ranges"] == [[0, 0, 0]]
+    assert LOG_FORMAT.version == 2
 
 
 def test_files_appear_whole_by_size_and_by_time(tmp_path: Path) -> None:

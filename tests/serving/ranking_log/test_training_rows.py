@@ -476,10 +476,7 @@ def test_a_log_that_was_served_and_answered_prepares_to_the_same_rows(
 def row_count(data: Dataset, name: str, wanted: set[tuple[str, int, str]]) -> list[tuple[Any, ...]]:
     """User, time, item, position, labels and cuts' lengths of a split's rows, sorted."""
     part = data.split(name)
-    ids = {
-        level: pq.read_table(data.folder / "ids" / f"{level}.parquet")["id"]
-        for level in ("users", "items")
-    }
+    item_ids = pq.read_table(data.folder / "ids" / "items.parquet")["id"]
     number = np.load(data.folder / "items" / "number.npy")
     batch = part.batch(np.arange(part.requests))
     assert (
@@ -488,8 +485,8 @@ def row_count(data: Dataset, name: str, wanted: set[tuple[str, int, str]]) -> li
         and batch.weights is not None
     )
     rows, request = batch.impression_index.numpy(), batch.request_index.numpy()
-    users = ids["users"].take(pa.array(part.user[request])).to_pylist()
-    items = ids["items"].take(pa.array(number[part.item_row[rows]])).to_pylist()
+    users = data.user_ids(part.users_of(request)).to_pylist()
+    items = item_ids.take(pa.array(number[part.item_row[rows]])).to_pylist()
     lengths = batch.history_ranges.diff(dim=1)[batch.request_index].tolist()
     columns = zip(
         users,

@@ -18,6 +18,7 @@ import pytest
 
 from hemix import api
 from hemix.backfill import logged_events
+from hemix.data.dataset import Dataset
 from hemix.data.encode import Encoders
 from hemix.data.history import find_history_ranges
 from hemix.data.keys import keys_of
@@ -206,14 +207,9 @@ def test_the_histories_that_prepare_makes(logs: Path, url: str, tmp_path: Path) 
         ]
     )
 
-    encoders = Encoders.load(data / "encoders")
-    offsets, time_ms, item_row, event_ids = (
-        np.load(data / "history" / f"{name}.npy")
-        for name in ("offsets", "time_ms", "item_row", "ids")
-    )
+    encoders, dataset = Encoders.load(data / "encoders"), Dataset(data)
     item_number = np.load(data / "items" / "number.npy")
     store = stored(url, manifest["history"]["source"] == "impressions")
-    users = pq.read_table(data / "ids" / "users.parquet").column("id").to_pylist()
     items = {
         str(item): n
         for n, item in enumerate(
@@ -221,12 +217,18 @@ def test_the_histories_that_prepare_makes(logs: Path, url: str, tmp_path: Path) 
         )
     }
     compared = 0
-    for number, user in enumerate(users):
-        events = store.history(str(user), limit=10_000).events
-        own = slice(offsets[number], offsets[number + 1])
+    users = [
+        (user, history, slice(*history.offsets[number : number + 2].tolist()))
+        for partition in map(dataset.partition, dataset.partitions)
+        for history in [partition.history]
+        for number, user in enumerate(partition.user_ids.to_pylist())
+    ]
+    for user, history, own in users:
+        events, time_ms = store.history(str(user), limit=10_000).events, history.time_ms
         assert [e.time_ms for e in events] == time_ms[own].tolist()
-        assert [items[e.item or ""] for e in events] == item_number[item_row[own]].tolist()
-        np.testing.assert_array_equal(encoded(encoders, events), event_ids[own])
+        of_events = item_number[history.item_row[own]]
+        assert [items[e.item or ""] for e in events] == of_events.tolist()
+        np.testing.assert_array_equal(encoded(encoders, events), history.ids[own])
         for request_ms in (at(0, 12), at(1), at(2, 23)):
             ours = np.array([e.time_ms for e in events], np.int64)
             schema = encoders.schema
@@ -245,7 +247,7 @@ def test_the_histories_that_prepare_makes(logs: Path, url: str, tmp_path: Path) 
             ]
             np.testing.assert_array_equal(ranges[0], ranges[1])
         compared += len(events)
-    assert compared == len(time_ms) > 0
+    assert compared == manifest["history"]["events"] > 0
     assert (encoders.items.look_up(keys_of(pa.array(list(items))), -1) >= 0).any()
     store.close()
 

@@ -1,4 +1,4 @@
-"""Shards: where one ends, and blocks written piece by piece."""
+"""Splits and blocks that are written piece by piece."""
 
 from __future__ import annotations
 
@@ -9,16 +9,27 @@ import pytest
 
 from hemix.data.jagged_array import JaggedArray
 from hemix.data.layout import Block, load_array
-from hemix.preparation import shards
-from hemix.preparation.shards import BlockAppender, ShardRows, ShardWriter, value_counts
+from hemix.preparation.split_writer import BlockAppender, SplitRows, SplitWriter, value_counts
+from hemix.schema import Schema
+
+LEVEL = """{
+  n: {type: categorical},
+  x: {type: numeric, encoding: standardise},
+  tags: {type: categorical, multi: true}}"""
+SCHEMA = Schema.parse(f"""
+name: small
+labels: {{click: {{}}}}
+features: {{context: {LEVEL}, cross: {LEVEL}}}
+split: {{valid: 1, test: 2}}
+""")
 
 
 def block(*lists: list[int]) -> Block:
-    """Rows of one id (the row's number of values), one number and one list."""
+    """Rows of one id (the row's number of values), two numbers and one list."""
     jagged = JaggedArray.from_lists(lists, np.int32)
     return Block(
         ids=jagged.lengths[:, None].astype(np.int32),
-        numbers=np.zeros((len(lists), 1), np.float32),
+        numbers=np.zeros((len(lists), 2), np.float32),
         jagged=(jagged,),
     )
 
@@ -39,10 +50,10 @@ def test_appended_blocks_equal_the_saved_block(tmp_path: Path) -> None:
         ).read_bytes()
 
 
-def requests(users: list[int], first_log_row: int) -> ShardRows:
+def requests(users: list[int], first_log_row: int) -> SplitRows:
     """Two candidates a request."""
     q, n = len(users), 2 * len(users)
-    return ShardRows(
+    return SplitRows(
         user=np.array(users, np.int32),
         user_row=np.array(users, np.int32),
         time_ms=np.arange(q) + first_log_row,
@@ -58,33 +69,48 @@ def requests(users: list[int], first_log_row: int) -> ShardRows:
 
 
 @pytest.mark.parametrize("bounds", [[], [2], [2, 5], [3]])
-def test_a_user_stays_in_one_shard_for_any_size_of_the_writes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bounds: list[int]
+def test_requests_are_appended_for_any_size_of_the_writes(
+    tmp_path: Path, bounds: list[int]
 ) -> None:
-    monkeypatch.setattr(shards, "SHARD_CANDIDATES", 4)
     users = [0, 0, 1, 2, 2, 5, 6, 6]
     truth = np.arange(16.0)[:, None] / 16
-    writer = ShardWriter(tmp_path, "train", truth=truth)
+    writer = SplitWriter(tmp_path, "train", SCHEMA, truth=truth)
     for begin, end in zip([0, *bounds], [*bounds, len(users)], strict=True):
         writer.write(requests(users[begin:end], 2 * begin))
     writer.close()
-    # candidates before each user: 0, 4, 6, 10, 12: the quotients by 4 are 0, 1, 1, 2, 3
-    shard_users = [
-        load_array(tmp_path / "train" / f"{i:05d}" / "user.npy").tolist() for i in range(4)
-    ]
-    assert shard_users == [[0, 0], [1, 2, 2], [5], [6, 6]]
-    second = tmp_path / "train" / "00001"
-    assert load_array(second / "first_candidate.npy").tolist() == [0, 2, 4, 6]
-    assert load_array(second / "log_row.npy").tolist() == list(range(4, 10))
-    assert load_array(second / "context.bag0.values.npy").tolist() == [1, 2, 2]
-    assert (load_array(tmp_path / "truth" / "train" / "00001.npy") == truth[4:10]).all()
-    assert (writer.rows, writer.requests, writer.users) == (16, 8, 5)
-    assert writer.positives is not None and writer.unknown is not None
-    assert (writer.positives.tolist(), writer.unknown.tolist()) == ([8], [8])
-    assert (writer.first_ms, writer.last_ms) == (
+
+    def array(name: str) -> list[float]:
+        return load_array(tmp_path / "train" / f"{name}.npy").tolist()
+
+    assert array("user") == users
+    assert array("first_candidate") == list(range(0, 18, 2))
+    assert array("log_row") == list(range(16))
+    assert array("context.bag0.values") == users
+    assert array("context.bag0.offsets") == list(range(9))
+    assert array("cross.bag0.offsets") == [0] * 17
+    assert (load_array(tmp_path / "truth" / "train.npy") == truth).all()
+    counts = writer.counts
+    assert (counts.rows, counts.requests, counts.users) == (16, 8, 5)
+    assert (counts.positives.tolist(), counts.unknown.tolist()) == ([8], [8])
+    assert (counts.first_ms, counts.last_ms) == (
         0,
         2 * max([0, *bounds]) + len(users) - max([0, *bounds]) - 1,
     )
+
+
+def test_a_split_without_rows_has_empty_arrays(tmp_path: Path) -> None:
+    for folder, rows in (("none", []), ("some", [0])):
+        writer = SplitWriter(tmp_path / folder, "valid", SCHEMA, truth=np.zeros((2, 1)))
+        if rows:
+            writer.write(requests(rows, 0))
+        writer.close()
+    none, some = (sorted((tmp_path / name).rglob("*.npy")) for name in ("none", "some"))
+    assert [p.relative_to(tmp_path / "none") for p in none] == [
+        p.relative_to(tmp_path / "some") for p in some
+    ]
+    for empty, other in zip(map(load_array, none), map(load_array, some), strict=True):
+        assert (empty.dtype, empty.shape[1:]) == (other.dtype, other.shape[1:])
+        assert empty.tolist() in ([], [0])  # [0]: offsets
 
 
 def test_counts_of_unknown_and_missing_values_are_weighted() -> None:
