@@ -21,6 +21,7 @@ def test_the_demo_end_to_end_and_again(hemix: Command, tmp_path: Path) -> None:
     out = tmp_path / "demo"
     code, first, err = hemix("demo", "--out", out, "--users", 200, "--days", 4)
     assert code == 0, err
+    assert "resume" not in err
     assert "test click AUC" in first
     assert "popularity alone" in first
     report = (out / "report.html").read_text()

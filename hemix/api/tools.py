@@ -66,8 +66,9 @@ def demo(
         )
     if not (out / "data" / "manifest.json").exists():
         prepare(out / "logs", out / "data", on_progress=on_progress)
+    begun = (out / "log.jsonl").exists()
     settings = {"train.seed": seed}
-    train(out / "data", out, settings=settings, resume=True, callback=callback)
+    train(out / "data", out, settings=settings, resume=begun, callback=callback)
     return evaluate(out, out / "data", on_progress=on_progress)
 
 

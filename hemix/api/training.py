@@ -133,9 +133,9 @@ def _training_settings(
 
 def _other_settings(out: Path) -> UsageError:
     return UsageError(
-        f"--resume: {out} goes on with its own settings (settings.yaml)",
+        f"--resume: the run in {out} has other settings than the flags; a run cannot change them",
         field="--resume",
-        hint="leave out the other flags",
+        hint="leave out --model, --size, --seed, --config and --set, or name another --out",
     )
 
 

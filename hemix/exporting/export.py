@@ -97,7 +97,6 @@ def export_run(
             raise _disagreement(loaded.folder, largest)
         _copy_run_files(loaded, folder)
         content = {
-            "schema_version": 1,
             FORMAT_KEY: EXPORT_VERSION,
             "format": format,
             "model": loaded.settings.model.name,

@@ -303,7 +303,6 @@ def finish(folder: Path, model: Predictor, dataset: Dataset, metrics: dict[str, 
     RUN_FORMAT.write(
         folder / INFO_FILE,
         {
-            "schema_version": 1,
             **_model_source(model.config.name),
             "hemix": version("hemix"),
             "torch": torch.__version__,

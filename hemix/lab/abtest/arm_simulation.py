@@ -70,7 +70,8 @@ def simulate_arm(
     Raises:
         ArmUnavailable: If the arm does not answer.
     """
-    simulation = copy.deepcopy(past)
+    # a city never changes, so that arms share it
+    simulation = copy.deepcopy(past, {id(past.city): past.city})
     sums = []
     for day in range(simulation.city.days, simulation.city.days + days):
         sums.append(

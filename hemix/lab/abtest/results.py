@@ -65,7 +65,6 @@ def experiment_content(
     counts = {name: len(result.users) for name, result in arms.items()}
     has_sample_ratio = not paired and len(counts) > 1
     return {
-        "schema_version": 1,
         FORMAT_KEY: EXPERIMENT_FORMAT.version,
         "plan": plan.to_json(),
         "paused": dict(paused),

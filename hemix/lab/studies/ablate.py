@@ -169,7 +169,6 @@ def ablate(
         runs, failures = run_candidates(out, trials, candidates, datasets, split, options)
         pairs = [(label, FULL) for label in runs if label != FULL] if FULL in runs else []
         content = {
-            "schema_version": 1,
             FORMAT_KEY: STUDY_FORMAT.version,
             "split": split,
             "variants": {name: VARIANTS[name][0] for name in runs if name != FULL},

@@ -89,7 +89,6 @@ def compare(
         failures += more
         complete = [pair for pair in primary if pair[0] in runs and pair[1] in runs]
         content = {
-            "schema_version": 1,
             FORMAT_KEY: STUDY_FORMAT.version,
             "split": split,
             "models": summarise(runs, split),

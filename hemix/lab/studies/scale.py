@@ -150,7 +150,6 @@ def scale(
         by_size = [candidate for candidate in by_size if candidate.label in runs]
         by_length = [candidate for candidate in by_length if candidate.label in runs]
         content = {
-            "schema_version": 1,
             FORMAT_KEY: STUDY_FORMAT.version,
             "split": split,
             "models": models,

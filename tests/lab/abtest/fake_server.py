@@ -23,16 +23,11 @@ class FakeServer:
         """By path: status and message of the errors to answer."""
         self.rejected: list[dict[str, Any]] = []
         """Events that the server reports as rejected."""
-        self.connections = 0
         server = self
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
             disable_nagle_algorithm = True
-
-            def setup(self) -> None:
-                server.connections += 1
-                super().setup()
 
             def answer(self) -> None:
                 body = json.loads(

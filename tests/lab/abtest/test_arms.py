@@ -89,17 +89,6 @@ def test_queued_rankings_are_cancelled_when_the_server_is_unavailable(closed_url
     assert 1 <= len(sent_ids) <= 4
 
 
-def test_connections_are_reused_and_reopened_when_closed() -> None:
-    with FakeServer() as server:
-        client = ServerArm(server.url).client
-        for _ in range(20):
-            client.rank("u1", ["a", "b"])
-        assert server.connections == 1
-        client._connections._idle[0].sock.shutdown(socket.SHUT_RDWR)
-        assert client.rank("u1", ["a"])["items"] == [{"id": "a", "score": 0.0}]
-        assert server.connections == 2
-
-
 def test_an_unavailable_arm_is_paused_and_runs_in_a_later_call(
     logs: Path, closed_url: str, tmp_path: Path
 ) -> None:

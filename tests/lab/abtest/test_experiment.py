@@ -70,7 +70,6 @@ def test_experiment_json_has_the_documented_keys(logs: Path, tmp_path: Path) -> 
     )
     content = json.loads((tmp_path / "out" / "experiment.json").read_text())
     assert set(content) == {
-        "schema_version",
         "format_version",
         "plan",
         "models",
