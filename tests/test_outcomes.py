@@ -229,7 +229,8 @@ def test_on_coin_flips_rows_of_known_and_unknown_items_have_the_same_label_rate(
         assert entry["beyond_chance"] is False
 
 
-@pytest.mark.parametrize("model", sorted(model_names()))
+@pytest.mark.sampled(4)
+@pytest.mark.parametrize("model", model_names())
 def test_no_model_predicts_coin_flips(coins: Path, tmp_path: Path, model: str) -> None:
     if model == "lightgbm":
         pytest.importorskip("lightgbm")

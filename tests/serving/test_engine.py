@@ -223,7 +223,7 @@ def test_a_state_that_is_extended_is_the_one_made_anew(run: Run, cap: int) -> No
     """
     random, store = Random(cap), open_store("memory://", StoreLimits(ttl_ms=None, cap=cap))
     engine, seen = Engine(run, store, ServeConfig(store_timeout=5)), Counter[str]()
-    for step in range(120):
+    for step in range(60):
         at = NOW - random.choice((DAY_MS, 60_000, 1_000)) + random.randrange(1_000)
         what = random.choice(("event", "event", "event", "timeless", "item", "user", "nothing"))
         if what in ("event", "timeless"):
