@@ -183,7 +183,7 @@ def test_a_checkpoint(tmp_path: Path, version: object) -> None:
     )
     Checkpoints(tmp_path, 1).save("step-00000001", snapshot)
     folder = tmp_path / "checkpoints" / "step-00000001"
-    assert Checkpoint(folder).state[FORMAT_KEY] == 1
+    assert Checkpoint(folder).state[FORMAT_KEY] == 2
     other_version(folder / "state.json", version)
     (folder / "COMPLETE").write_text(sha256(folder / "state.json") + "\n")
     refused(RunError, folder / "state.json", lambda: Checkpoint(folder))

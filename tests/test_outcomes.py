@@ -174,12 +174,15 @@ def test_flipped_labels_and_their_events_change_no_byte_of_the_encoders(
         for flip in (False, True)
     }
     assert encoders(logs[False]) == encoders(logs[True])
-    for name in ("items", "users"):
-        counts = [
-            (logs[flip] / "data" / name / "train_impressions.npy").read_bytes()
-            for flip in (False, True)
-        ]
-        assert counts[0] == counts[1]
+    counts = [
+        {
+            file.relative_to(folder).as_posix(): file.read_bytes()
+            for file in folder.rglob("train_impressions.npy")
+        }
+        for folder in (logs[False] / "data", logs[True] / "data")
+    ]
+    assert counts[0] == counts[1]
+    assert len(counts[0]) == 1 + 8  # items, and the users of every partition
 
 
 def test_flipped_labels_change_no_byte_of_encoders_that_continue_from_others(

@@ -20,7 +20,8 @@ def test_a_dataset_is_one_line_and_a_table(planted_data: Path) -> None:
     data = Dataset(planted_data)
     rows = {name: split["rows"] for name, split in data.manifest["splits"].items()}
     total = sum(rows.values())
-    assert repr(data) == f"Dataset(name={data.schema.name}, rows={total:,}, folder={planted_data})"
+    facts = f"name={data.schema.name}, rows={total:,}, partitions=8, folder={planted_data}"
+    assert repr(data) == f"Dataset({facts})"
     assert all(
         f"<th>{name} rows</th><td>{count:,}</td>" in data._repr_html_()
         for name, count in rows.items()

@@ -41,13 +41,13 @@ FAIL = "echo 'Traceback' >&2; echo 'OutOfMemory: 3 GiB' >&2; exit 1"
 def test_the_failed_process_and_its_last_line_are_named(script: Script, tmp_path: Path) -> None:
     script(FAIL)
     last = "OutOfMemory: 3 GiB"
-    with raises(HemixError, "bench x", last):
+    with raises(HemixError, "bench x", last, code="process_failed"):
         run_module("some.module", name="bench x")
-    with raises(HemixError, "bench growth", "hemix prepare", last):
+    with raises(HemixError, "bench growth", "hemix prepare", last, code="process_failed"):
         growth.run(scale=1e-4, out=tmp_path / "growth")
-    with raises(HemixError, "bench tables", last):
+    with raises(HemixError, "bench tables", last, code="process_failed"):
         tables.run(scale=1e-3, steps=1, rounds=1, threads=1)
-    with raises(HemixError, "bench serve", "load generator", last):
+    with raises(HemixError, "bench serve", "load generator", last, code="process_failed"):
         serve._generate_load_in_process(
             LoadPlan(
                 port=1,
@@ -65,7 +65,7 @@ def test_the_first_failure_of_several_processes_is_the_cause(script: Script) -> 
     """Rank 1 fails, and rank 0 would wait for it for ever."""
     script('[ "$RANK" = 0 ] && exec sleep 60; echo "rank $RANK of $WORLD_SIZE is lost" >&2; exit 1')
     point = costs.Point(name="p", load=Workload(users=1, history_length=20), processes=2)
-    with raises(HemixError, "bench costs: p", "rank 1 of 2 is lost"):
+    with raises(HemixError, "bench costs: p", "rank 1 of 2 is lost", code="process_failed"):
         costs._measure_in_processes(point)
 
 
@@ -79,11 +79,11 @@ def test_a_server_that_does_not_start_is_an_error(
     script: Script, planted_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     script("echo 'hemix: --port 1: cannot listen there' >&2; exit 2")
-    with raises(HemixError, "bench serve", "--port 1: cannot listen there"):
+    with raises(HemixError, "bench serve", "--port 1: cannot listen there", code="process_failed"):
         serve.run(scale=0.01, run=planted_run)
     monkeypatch.setattr(serve, "_START_SECONDS_MAX", 0.05)
     script("exec sleep 60")
-    with raises(HemixError, "bench serve"):
+    with raises(HemixError, "bench serve", code="process_failed"):
         serve.run(scale=0.01, run=planted_run)
 
 

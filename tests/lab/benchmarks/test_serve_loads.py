@@ -73,5 +73,5 @@ def test_a_stream_without_any_response_is_an_error(
         ]
 
     monkeypatch.setattr(serve, "_generate_load_in_process", respond)
-    with raises(HemixError, "rank 50", "{'503': 4}"):
+    with raises(HemixError, "rank 50", "{'503': 4}", code="no_answer"):
         serve._measure("mix", plan, pid=1)

@@ -129,10 +129,13 @@ def test_finished_trials_are_not_run_again(origins: list[Path], study: Path) -> 
 
 
 def test_valid_study_does_not_read_the_test_split(origins: list[Path], tmp_path: Path) -> None:
-    """Without ``evaluate_test`` the folder of the test split may even be missing."""
+    """Without ``evaluate_test`` the folders of the test split may even be missing."""
     data = tmp_path / "data"
     shutil.copytree(origins[0], data)
-    shutil.rmtree(data / "test")
+    folders = list(data.glob("partitions/*/test"))
+    assert len(folders) == 8
+    for folder in folders:
+        shutil.rmtree(folder)
     out = tmp_path / "out"
     with trials_in_process():
         content = compare([data], out, CompareConfig(models={"one": HEMIX}, seeds=1, search=None))
@@ -140,7 +143,7 @@ def test_valid_study_does_not_read_the_test_split(origins: list[Path], tmp_path:
     assert [
         p for p in out.rglob("*") if p.name in ("test.npy", "test.json", "test_accesses.jsonl")
     ] == []
-    with raises(DataError, data / "test", code="missing_file"):
+    with raises(DataError, "partitions/00000/test", code="missing_file"):
         compare(
             [data],
             out,
@@ -333,7 +336,8 @@ def test_invalid_arguments_are_rejected_before_anything_is_written(
 
 def test_damaged_dataset_is_rejected(origins: list[Path], tmp_path: Path) -> None:
     shutil.copytree(origins[0], tmp_path / "data")
-    file = next((tmp_path / "data" / "valid").rglob("labels.npy"))
+    arrays = (tmp_path / "data").rglob("valid/labels.npy")
+    file = max(arrays, key=lambda array: array.stat().st_size)
     file.write_bytes(file.read_bytes()[:-1] + b"\x07")
     with raises(DataError, code="damaged_file", field=file):
         compare([tmp_path / "data"], tmp_path / "out", CompareConfig(models=TWO_MODELS))

@@ -16,7 +16,9 @@ from tests.refusals import raises
 
 def test_the_same_dataset_twice_is_refused(planted_data: Path, tmp_path: Path) -> None:
     (tmp_path / "again").symlink_to(planted_data)
-    with raises(DataError, planted_data, tmp_path / "again", field="--data"):
+    with raises(
+        DataError, planted_data, tmp_path / "again", code="repeated_argument", field="--data"
+    ):
         open_datasets([planted_data, tmp_path / "again"], verify_test=False)
 
 
@@ -26,7 +28,7 @@ def test_the_search_may_use_the_same_dataset_but_no_other_schema(
     _, search = open_datasets([planted_data], verify_test=False, search_folder=planted_data)
     assert search is not None
     assert search.folder == planted_data
-    with raises(DataError, planted_data, rich_data):
+    with raises(DataError, planted_data, code="other_schema", field=rich_data):
         open_datasets([planted_data], verify_test=False, search_folder=rich_data)
 
 
@@ -36,7 +38,7 @@ def test_a_damaged_split_is_found_before_it_is_used(
 ) -> None:
     data = tmp_path / "data"
     shutil.copytree(planted_data, data)
-    array = next((data / split).rglob("labels.npy"))
+    array = max(data.rglob(f"{split}/labels.npy"), key=lambda file: file.stat().st_size)
     content = array.read_bytes()
     array.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     with pytest.raises(DataError) as error:
