@@ -1,7 +1,7 @@
 """Choose how idle OpenMP threads wait, before PyTorch loads its OpenMP runtime.
 
 Between two parallel regions the threads of PyTorch spin for milliseconds. On idle cores that is
-best: to wake a sleeping thread costs more than most regions take. Beside another busy process it is
+best: to wake a sleeping thread costs more than most regions take. Next to another busy process it is
 the worst choice: threads that spin take the time that the others need. No fixed length of spinning
 is good at both (docs/project/performance.md), so the processors are looked at when a command
 begins.
@@ -42,7 +42,7 @@ def busy_processors(seconds: float) -> float:
     """Measure how many of this process's processors are busy for others; takes ``seconds``.
 
     Returns:
-        Processors, such as 0.97 beside one busy loop; 0 where the system does not tell.
+        Processors, such as 0.97 next to one busy loop; 0 where the system does not tell.
     """
     own = os.sched_getaffinity(0)
     try:
