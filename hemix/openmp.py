@@ -1,10 +1,10 @@
 """Choose how idle OpenMP threads wait, before PyTorch loads its OpenMP runtime.
 
 Between two parallel regions the threads of PyTorch spin for milliseconds. On idle cores that is
-best: to wake a sleeping thread costs more than most regions take. Next to another busy process it is
-the worst choice: threads that spin take the time that the others need. No fixed length of spinning
-is good at both (docs/project/performance.md), so the processors are looked at when a command
-begins.
+best: to wake a sleeping thread costs more than most regions take. Next to another busy process it
+is the worst choice: threads that spin take the time that the others need. No fixed length of
+spinning is good at both (docs/project/performance.md), so the processors are looked at when a
+command begins.
 """
 
 from __future__ import annotations
