@@ -13,7 +13,7 @@ from tests.models.test_sizes import city_spec
     ("name", "block", "tiny", "base"),
     [
         ("dlrm", None, 587_516, 2_736_380),
-        ("dcnv2", None, 1_520_592, 4_186_402),
+        ("dcnv2", None, 1_000_008, 3_907_798),
         ("wukong", None, 603_844, 2_905_524),
         ("rankmixer", None, 312_300, 1_698_732),
         ("hemix", "rankmixer", 579_916, 3_211_884),
