@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from hemix.runs.folder import ScoredPosition
     from hemix.settings import Settings
 
-__all__ = ["evaluate", "export", "import_models", "predict", "train"]
+__all__ = ["evaluate", "export", "import_models", "predict", "score", "train"]
 
 
 def import_models(files: Sequence[PathLike]) -> None:
@@ -220,6 +220,66 @@ def predict(
         on_progress=lambda done: on_progress("predict", done / total),
     )
     return write_predictions(tables, out)
+
+
+def score(
+    run: PathLike,
+    impressions: PathLike,
+    out: PathLike,
+    *,
+    events: PathLike | None = None,
+    items: PathLike | None = None,
+    users: PathLike | None = None,
+    store: str | None = None,
+    top: int | None = None,
+    processes: int = 1,
+    on_progress: Progress = ignore_progress,
+) -> dict[str, int]:
+    """Score new rows, without labels or splits, into a new Parquet file.
+
+    The scores are those of ``hemix serve``. Rows keep their columns. Each table is a Parquet file
+    or a folder of these, with the columns of the run's schema.
+
+    Args:
+        run: The run folder.
+        impressions: The rows to score: user, item, time, context and cross columns.
+        out: The new file.
+        events: Events of histories. Without events and store, histories are empty.
+        items: Features of items that are new or have changed since training.
+        users: The same of users.
+        store: URL of a server's store, in place of events, items and users.
+        top: Write only so many best rows of every request, with their ``rank`` from 1. Without
+            request ids, the rows of a user at a time are a request.
+        processes: Number of processes.
+        on_progress: Called with the activity and its completed fraction.
+
+    Returns:
+        Counts: ``rows`` that were scored, ``written`` rows, and rows ``without_score``, with
+        ``unknown_items``, with ``unknown_users``, and with ``cut_histories``, whose users have so
+        many later events that earlier ones were not read.
+
+    Raises:
+        DataError: A file or a value cannot be used; names file, row and column.
+        RunError: The run cannot be used.
+        StoreError: The store fails.
+        UsageError: ``out`` exists, or options contradict each other.
+    """
+    from hemix.batch_scoring import ScoringInputs
+    from hemix.batch_scoring import score as score_files
+
+    def path(given: PathLike | None) -> Path | None:
+        return None if given is None else Path(given)
+
+    inputs = ScoringInputs(
+        impressions=Path(impressions),
+        events=path(events),
+        items=path(items),
+        users=path(users),
+        store=store,
+    )
+    return score_files(
+        Path(run), inputs, Path(out), top=top, processes=processes, progress=on_progress
+    )
 
 
 def export(
