@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from hemix.runs.folder import ScoredPosition
     from hemix.settings import Settings
 
-__all__ = ["evaluate", "export", "import_models", "predict", "score", "train"]
+__all__ = ["ScoreOptions", "evaluate", "export", "import_models", "predict", "score", "train"]
 
 
 def import_models(files: Sequence[PathLike]) -> None:
@@ -222,17 +223,32 @@ def predict(
     return write_predictions(tables, out)
 
 
+@dataclass(frozen=True, kw_only=True)
+class ScoreOptions:
+    """Details of :func:`score`."""
+
+    items: PathLike | None = None
+    """Features of items that are new or have changed since training; None: those of the run"""
+    users: PathLike | None = None
+    """The same of users"""
+    store: str | None = None
+    """URL of a server's store, in place of events, items and users"""
+    top: int | None = None
+    """Write only so many best rows of every request, with their ``rank`` from 1; None: all rows.
+
+    Without request ids, the rows of a user at a time are a request.
+    """
+    processes: int = 1
+    """Processes of this machine that score at a time"""
+
+
 def score(
     run: PathLike,
     impressions: PathLike,
     out: PathLike,
     *,
     events: PathLike | None = None,
-    items: PathLike | None = None,
-    users: PathLike | None = None,
-    store: str | None = None,
-    top: int | None = None,
-    processes: int = 1,
+    options: ScoreOptions | None = None,
     on_progress: Progress = ignore_progress,
 ) -> dict[str, int]:
     """Score new rows, without labels or splits, into a new Parquet file.
@@ -244,13 +260,8 @@ def score(
         run: The run folder.
         impressions: The rows to score: user, item, time, context and cross columns.
         out: The new file.
-        events: Events of histories. Without events and store, histories are empty.
-        items: Features of items that are new or have changed since training.
-        users: The same of users.
-        store: URL of a server's store, in place of events, items and users.
-        top: Write only so many best rows of every request, with their ``rank`` from 1. Without
-            request ids, the rows of a user at a time are a request.
-        processes: Number of processes.
+        events: Events of histories. Without events and a store, histories are empty.
+        options: Features of items and users, a store, the best rows alone, processes.
         on_progress: Called with the activity and its completed fraction.
 
     Returns:
@@ -267,18 +278,25 @@ def score(
     from hemix.batch_scoring import ScoringInputs
     from hemix.batch_scoring import score as score_files
 
+    options = options or ScoreOptions()
+
     def path(given: PathLike | None) -> Path | None:
         return None if given is None else Path(given)
 
     inputs = ScoringInputs(
         impressions=Path(impressions),
         events=path(events),
-        items=path(items),
-        users=path(users),
-        store=store,
+        items=path(options.items),
+        users=path(options.users),
+        store=options.store,
     )
     return score_files(
-        Path(run), inputs, Path(out), top=top, processes=processes, progress=on_progress
+        Path(run),
+        inputs,
+        Path(out),
+        top=options.top,
+        processes=options.processes,
+        progress=on_progress,
     )
 
 

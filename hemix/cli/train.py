@@ -235,11 +235,13 @@ def score(flags: ScoreFlags) -> None:
             flags.impressions,
             flags.out,
             events=flags.events,
-            items=flags.items,
-            users=flags.users,
-            store=flags.store,
-            top=flags.top,
-            processes=flags.processes,
+            options=api.ScoreOptions(
+                items=flags.items,
+                users=flags.users,
+                store=flags.store,
+                top=flags.top,
+                processes=flags.processes,
+            ),
             on_progress=display.progress,
         )
     has_history = flags.events is not None or flags.store is not None

@@ -20,6 +20,7 @@ CONFIGS: dict[str, list[Any]] = {
     "experiment": [hemix.ExperimentPlan],
     "prepare": [hemix.PrepareOptions],
     "scale": [hemix.ScaleConfig, hemix.StudyOptions],
+    "score": [hemix.ScoreOptions],
     "serve": [hemix.ServeConfig],
 }
 """Objects that a function takes for the other flags of its command"""
@@ -52,7 +53,9 @@ IN_PYTHON_ALONE = {
 
 def function_of(command: str) -> Callable[..., Any]:
     """The function of a command: ``log export`` -> ``hemix.log_export``."""
-    name = {"import": "import_logs"}.get(command, command.replace(" ", "_"))
+    name = {"import": "import_logs", "schema": "json_schema"}.get(
+        command, command.replace(" ", "_")
+    )
     assert name in hemix.__all__
     function: Callable[..., Any] = getattr(hemix, name)
     return function
