@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from hemix.data.dataset import Dataset
     from hemix.errors import HemixError
     from hemix.lab.abtest.plan import ExperimentPlan
+    from hemix.lab.benchmarks.options import BenchOptions
     from hemix.lab.studies.ablate import AblateConfig
     from hemix.lab.studies.compare import CompareConfig
     from hemix.lab.studies.options import StudyOptions
@@ -68,6 +69,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AblateConfig",
+    "BenchOptions",
     "Callback",
     "Client",
     "CompareConfig",
@@ -113,6 +115,7 @@ __all__ = [
 
 _MODULES = {
     "AblateConfig": "hemix.lab.studies.ablate",
+    "BenchOptions": "hemix.lab.benchmarks.options",
     "Callback": "hemix.training.callbacks",
     "Client": "hemix.client",
     "CompareConfig": "hemix.lab.studies.compare",

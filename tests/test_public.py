@@ -18,6 +18,7 @@ from hemix import errors
 
 SURFACE = [
     "AblateConfig",
+    "BenchOptions",
     "Callback",
     "Client",
     "CompareConfig",

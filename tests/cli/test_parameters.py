@@ -16,6 +16,7 @@ from tests.cli.commands import COMMANDS
 
 CONFIGS: dict[str, list[Any]] = {
     "ablate": [hemix.AblateConfig, hemix.StudyOptions],
+    "bench": [hemix.BenchOptions],
     "compare": [hemix.CompareConfig, hemix.StudyOptions],
     "experiment": [hemix.ExperimentPlan],
     "prepare": [hemix.PrepareOptions],
