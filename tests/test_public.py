@@ -37,6 +37,7 @@ SURFACE = [
     "build_settings",
     "compare",
     "demo",
+    "derive",
     "doctor",
     "evaluate",
     "experiment",
