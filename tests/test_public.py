@@ -40,6 +40,7 @@ SURFACE = [
     "check",
     "compare",
     "demo",
+    "derive",
     "doctor",
     "evaluate",
     "experiment",

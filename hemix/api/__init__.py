@@ -4,7 +4,7 @@ The command line parses, calls these and prints. Heavy modules are imported wher
 that ``hemix simulate`` and ``hemix prepare`` never load torch.
 """
 
-from hemix.api.data import PrepareOptions, import_logs, prepare, simulate
+from hemix.api.data import PrepareOptions, derive, import_logs, prepare, simulate
 from hemix.api.schemas import check, init, json_schema
 from hemix.api.serving import log_export, log_replay, serve, store_load
 from hemix.api.studies import ablate, compare, experiment, scale
@@ -27,6 +27,7 @@ __all__ = [
     "check",
     "compare",
     "demo",
+    "derive",
     "doctor",
     "evaluate",
     "experiment",
