@@ -6,12 +6,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-__all__ = ["DatasetName", "EngineName", "PathLike", "Progress", "SplitName", "ignore_progress"]
+__all__ = [
+    "DatasetName",
+    "EngineName",
+    "PathLike",
+    "Progress",
+    "ProtocolName",
+    "SplitName",
+    "ignore_progress",
+]
 
 PathLike: TypeAlias = str | Path
 Progress: TypeAlias = Callable[[str, float], None]
 """Called with an activity and the completed fraction of it, 0 to 1."""
 DatasetName: TypeAlias = Literal["kuairand", "movielens"]
+ProtocolName: TypeAlias = Literal["techjam"]
 EngineName: TypeAlias = Literal["local", "spark"]
 SplitName: TypeAlias = Literal["train", "valid", "test"]
 
