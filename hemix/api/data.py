@@ -58,7 +58,7 @@ def import_logs(
     """Convert the raw files of a public data set to logs with a schema.
 
     Args:
-        name: ``kuairand`` or ``movielens``.
+        name: ``ebnerd``, ``kuairand``, ``mind`` or ``movielens``.
         raw: The folder of the raw files.
         out: The new folder.
         random_log: KuaiRand: add the randomly exposed impressions; with ``protocol``: make them the

@@ -19,7 +19,7 @@ __all__ = [
 PathLike: TypeAlias = str | Path
 Progress: TypeAlias = Callable[[str, float], None]
 """Called with an activity and the completed fraction of it, 0 to 1."""
-DatasetName: TypeAlias = Literal["kuairand", "movielens"]
+DatasetName: TypeAlias = Literal["ebnerd", "kuairand", "mind", "movielens"]
 ProtocolName: TypeAlias = Literal["techjam"]
 EngineName: TypeAlias = Literal["local", "spark"]
 SplitName: TypeAlias = Literal["train", "valid", "test"]

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Protocol
 
 from hemix.errors import UsageError
+from hemix.lab.datasets.ebnerd import open_ebnerd
 from hemix.lab.datasets.kuairand import open_kuairand
 from hemix.lab.datasets.logs_writer import LogsWriter, create_logs
+from hemix.lab.datasets.mind import open_mind
 from hemix.lab.datasets.movielens import open_movielens
 from hemix.lab.datasets.options import ImportOptions
 
@@ -28,7 +30,9 @@ class PublicDataset(Protocol):
 _NO_OPTIONS = ImportOptions()
 
 DATASETS: dict[str, Callable[[Path, ImportOptions], PublicDataset]] = {
+    "ebnerd": open_ebnerd,
     "kuairand": open_kuairand,
+    "mind": open_mind,
     "movielens": open_movielens,
 }
 """Name -> function of the raw folder and the options."""
