@@ -48,6 +48,7 @@ SURFACE = [
     "log_replay",
     "predict",
     "prepare",
+    "quick_search",
     "register_model",
     "scale",
     "serve",

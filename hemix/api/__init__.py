@@ -8,7 +8,7 @@ from hemix.api.data import PrepareOptions, import_logs, prepare, simulate
 from hemix.api.serving import log_export, log_replay, serve, store_load
 from hemix.api.studies import ablate, compare, experiment, scale
 from hemix.api.tools import bench, demo, doctor
-from hemix.api.training import evaluate, export, import_models, predict, train
+from hemix.api.training import evaluate, export, import_models, predict, quick_search, train
 
 __all__ = [
     "PrepareOptions",
@@ -26,6 +26,7 @@ __all__ = [
     "log_replay",
     "predict",
     "prepare",
+    "quick_search",
     "scale",
     "serve",
     "simulate",

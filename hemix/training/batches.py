@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 
-from hemix.config import TrainSettings
+from hemix.config import ResolvedTrainSettings
 from hemix.data.batch import RequestBatch
 from hemix.data.replacement import Replacement
 from hemix.data.sampler import make_sampler
@@ -18,7 +18,7 @@ __all__ = ["TrainBatches"]
 class TrainBatches:
     """The batches of the slots of this process. All follows from the seed, epoch and step."""
 
-    def __init__(self, split: Split, options: TrainSettings, slots: range) -> None:
+    def __init__(self, split: Split, options: ResolvedTrainSettings, slots: range) -> None:
         """Make no batch yet.
 
         Args:
