@@ -137,6 +137,12 @@ class TrainSettings(Section):
     """Fraction of vocabulary ids replaced by the unknown (out-of-vocabulary) row in training, so
     that this row is trained.
     """
+    cold_user_rate: Fraction = 0.02
+    """Fraction of requests trained as an unknown user's: half of them without the user's features
+    and history, a quarter without either.
+    """
+    cold_item_rate: Fraction = 0.01
+    """Fraction of impressions trained as an unknown item's."""
     loader_workers: Annotated[int, Field(ge=0, le=64)] = 1
     """Threads that make batches ahead; 0: the training thread makes each batch. The batches are the
     same.

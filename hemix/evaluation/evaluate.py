@@ -16,7 +16,7 @@ from hemix.evaluation.predictions import Predictions, TaskRows
 from hemix.evaluation.resampling import UserResamples
 from hemix.evaluation.slices import slice_masks
 
-__all__ = ["evaluate_predictions", "task_metrics"]
+__all__ = ["evaluate_predictions", "slice_metrics", "task_metrics"]
 
 _FLOOR_REPETITIONS = 200
 _FLOOR_REPETITIONS_OF_A_SLICE = 50
@@ -128,6 +128,17 @@ def task_metrics(
         "gauc_coverage": coverage,
         **({"absent": absent} if absent else {}),
     }
+
+
+def slice_metrics(predictions: Predictions, *, seed: int = 0) -> dict[str, Any]:
+    """Evaluate predictions as one slice of :func:`evaluate_predictions`.
+
+    Args:
+        predictions: All impressions of the slice.
+        seed: Of the ECE floor.
+    """
+    everything = np.ones(predictions.rows, dtype=bool)
+    return _slice_entry(everything, predictions, predictions.task_rows(), seed)
 
 
 def _slice_entry(
