@@ -54,6 +54,7 @@ SURFACE = [
     "log_replay",
     "predict",
     "prepare",
+    "quick_search",
     "register_model",
     "scale",
     "score",

@@ -15,6 +15,7 @@ from hemix.api.training import (
     export,
     import_models,
     predict,
+    quick_search,
     score,
     train,
 )
@@ -40,6 +41,7 @@ __all__ = [
     "log_replay",
     "predict",
     "prepare",
+    "quick_search",
     "scale",
     "score",
     "serve",

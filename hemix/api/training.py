@@ -17,7 +17,16 @@ if TYPE_CHECKING:
     from hemix.runs.folder import ScoredPosition
     from hemix.settings import Settings
 
-__all__ = ["ScoreOptions", "evaluate", "export", "import_models", "predict", "score", "train"]
+__all__ = [
+    "ScoreOptions",
+    "evaluate",
+    "export",
+    "import_models",
+    "predict",
+    "quick_search",
+    "score",
+    "train",
+]
 
 
 def import_models(files: Sequence[PathLike]) -> None:
@@ -70,10 +79,15 @@ def train(
     from hemix.training.loop import train as run_training
 
     out = Path(out)
-    chosen = _training_settings(out, model, settings, resume=resume)
+    chosen, own = _training_settings(out, model, settings, resume=resume)
     parent = Run.load(init_from) if init_from is not None else None
     dataset = Dataset(data)
     dataset.verify()
+    if own is not None:
+        rows = dataset.manifest["splits"]["train"]["rows"]
+        before = None if parent is None else parent.settings
+        if chosen.resolved(rows, before) != own.resolved(rows):
+            raise _other_settings(out)
     with _distributed(chosen.train.device) as distributed:
         run_training(
             dataset,
@@ -108,10 +122,10 @@ def _training_settings(
     settings: Settings | Mapping[str, Any] | Sequence[str],
     *,
     resume: bool,
-) -> Settings:
-    """Return the settings of a run; a resumed run has its own.
+) -> tuple[Settings, Settings | None]:
+    """Return the chosen settings, and those that a resumed run has, which must be the same.
 
-    Raises UsageError where ``model`` or ``settings`` differ from those of a resumed run.
+    Raises UsageError where ``model`` is not that of the settings or of a resumed run.
     """
     from hemix.settings import Settings, build_settings
 
@@ -127,9 +141,7 @@ def _training_settings(
     else:
         config = None if own is None else saved
         chosen = build_settings(model=model, config=config, overrides=settings)
-    if own is not None and chosen != own:
-        raise _other_settings(out)
-    return chosen
+    return chosen, own
 
 
 def _other_settings(out: Path) -> UsageError:
@@ -138,6 +150,45 @@ def _other_settings(out: Path) -> UsageError:
         field="--resume",
         hint="leave out --model, --size, --seed, --config and --set, or name another --out",
     )
+
+
+def quick_search(
+    data: PathLike,
+    out: PathLike,
+    *,
+    model: str | None = None,
+    settings: Settings | Mapping[str, Any] | Sequence[str] = (),
+    callback: Callback = SILENT,
+) -> Path:
+    """Train three models of a small log and keep the best on valid, as ``train --search quick``.
+
+    The points are the settings themselves, a dense learning rate 2.5 times as high, and one epoch
+    more. OUT/search.json lists them with their valid losses.
+
+    Args:
+        data: The dataset folder, of at most 100,000 train rows.
+        out: The new run folder.
+        model: Name of the model; None: that of the settings, by default hemix.
+        settings: As in :func:`train`.
+        callback: Receives what all three runs report.
+
+    Returns:
+        The run folder.
+
+    Raises:
+        UsageError: ``out`` cannot be used, the log is larger, or the model is lightgbm.
+        SettingsError: A setting is unknown or invalid.
+        RunError: The loss of a run diverges.
+        Interrupted: After Ctrl-C or SIGTERM; no run is kept.
+    """
+    from hemix.data.dataset import Dataset
+    from hemix.training.quick_search import search_quickly
+
+    out = Path(out)
+    chosen, _ = _training_settings(out, model, settings, resume=False)
+    dataset = Dataset(data)
+    dataset.verify()
+    return search_quickly(dataset, out, chosen, callback=callback)
 
 
 def evaluate(

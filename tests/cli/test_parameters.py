@@ -30,6 +30,8 @@ NOT_IN_PYTHON = {"json_", "import_", "json_file", "chart", "processes"}
 """Flags of the command line alone: --json, --import (hemix.import_models), bench --json and
 --chart, and train --processes (torchrun).
 """
+OTHER_FUNCTIONS = {("train", "search"): "quick_search"}
+"""Flags that choose another function of hemix"""
 OTHER_NAMES = {
     ("ablate", "set_"): "settings",
     ("compare", "set_"): "settings",
@@ -84,6 +86,9 @@ def test_every_flag_is_a_parameter_with_the_same_default(command: str) -> None:
     parameters = parameters_of(command)
     for flag in COMMANDS[command].params:
         if flag.name in NOT_IN_PYTHON:
+            continue
+        if (command, flag.name) in OTHER_FUNCTIONS:
+            assert OTHER_FUNCTIONS[command, flag.name] in hemix.__all__
             continue
         other = OTHER_NAMES.get((command, flag.name))
         assert (other or flag.name) in parameters, flag.name

@@ -57,7 +57,7 @@ def test_a_training_step_reads_nothing_from_its_device(
     settings = TrainSettings.model_validate(
         {"table_optimizer": tables, "embedding_backend": "torch"}
     )
-    optimizers = Optimizers(model, settings, total_steps=10)
+    optimizers = Optimizers(model, settings.resolved(2560), total_steps=10)
     for optimizer in optimizers._dense:  # PyTorch's fused kernels refuse the meta device
         for group in optimizer.param_groups:
             group["fused"] = False
