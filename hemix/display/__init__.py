@@ -1,6 +1,7 @@
 """What the commands show: progress on stderr while they work, tables and next steps when done."""
 
 from hemix.display.benchmarks import benchmark_table
+from hemix.display.commands import command_line
 from hemix.display.evaluation import demo_summary, metrics_table, notes_lines
 from hemix.display.experiments import experiment_table, power_line
 from hemix.display.preparation import check_summary, manifest_summary
@@ -17,6 +18,7 @@ __all__ = [
     "TrainingDisplay",
     "benchmark_table",
     "check_summary",
+    "command_line",
     "counts_line",
     "demo_summary",
     "experiment_table",
