@@ -16,7 +16,7 @@ from hemix.evaluation.predictions import Predictions, TaskRows
 from hemix.evaluation.resampling import UserResamples
 from hemix.evaluation.slices import slice_masks
 
-__all__ = ["evaluate_predictions", "task_metrics"]
+__all__ = ["evaluate_predictions", "slice_metrics", "task_metrics"]
 
 RANKS = (5, 10)
 """The k of nDCG@k, hit rate@k and recall@k."""
@@ -160,6 +160,17 @@ def _list_metrics(task: TaskRows, predictions: Predictions) -> dict[str, float |
     else:
         values["techjam_score"] = (by_positives + of_all_users) / 2
     return values
+
+
+def slice_metrics(predictions: Predictions, *, seed: int = 0) -> dict[str, Any]:
+    """Evaluate predictions as one slice of :func:`evaluate_predictions`.
+
+    Args:
+        predictions: All impressions of the slice.
+        seed: Of the ECE floor.
+    """
+    everything = np.ones(predictions.rows, dtype=bool)
+    return _slice_entry(everything, predictions, predictions.task_rows(), seed)
 
 
 def _slice_entry(

@@ -40,6 +40,7 @@ SLICE_TITLES = {
     "realtime_length": "Events in the real-time window",
     "user": "User in the training data",
     "item": "Item in the training data",
+    "masked": "Scored again without this, as for a new user or item",
 }
 
 GLOSSARY: tuple[tuple[str, str], ...] = (
