@@ -21,6 +21,7 @@ __all__ = [
     "calibration_notes",
     "evaluation_notes",
     "one_class_note",
+    "ranked_users_note",
     "training_notes",
     "valid_notes",
 ]
@@ -96,7 +97,7 @@ def training_notes(
     """Join all notes of a training run.
 
     Args:
-        label_notes: Of :func:`one_class_note`.
+        label_notes: Of :func:`one_class_note` and :func:`ranked_users_note`.
         validation_notes: Of :func:`valid_notes`.
         calibration: The ``calibration`` of metrics.json; None for a run without one.
 
@@ -125,6 +126,25 @@ def one_class_note(task: str, positives: int, rows: int) -> Note:
         "rows": rows,
         "text": f"{task} on train: {positives:,} positives among the {rows:,} rows that count: "
         f"nothing is learned of {task}",
+    }
+
+
+def ranked_users_note(loss: str) -> Note:
+    """Note that a ranking loss compares impressions of which the later may know the earlier.
+
+    Args:
+        loss: The value of ``train.ranking_loss``.
+
+    Returns:
+        The note.
+    """
+    return {
+        "code": "ranking_within_users",
+        "task": None,
+        "split": "train",
+        "text": f"train.ranking_loss={loss} within users: where histories or statistics of a later "
+        "impression tell the outcome of an earlier one, GAUC rises without a better ranking; "
+        "compare AUC and log loss, or set train.ranking_group=request",
     }
 
 

@@ -143,6 +143,8 @@ class Schema(SchemaSection):
             # so that a fingerprint from before history.counts existed still matches; match_counts
             # has no such rule, because it is on by default and changes the columns
             del content["history"]["counts"]
+        for label in content["labels"].values():
+            del label["loss_weight"]  # it changes no column
         content["has"] = [
             table
             for table in ("events", "items", "users")
