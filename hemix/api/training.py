@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,7 +17,16 @@ if TYPE_CHECKING:
     from hemix.runs.folder import ScoredPosition
     from hemix.settings import Settings
 
-__all__ = ["evaluate", "export", "import_models", "predict", "quick_search", "train"]
+__all__ = [
+    "ScoreOptions",
+    "evaluate",
+    "export",
+    "import_models",
+    "predict",
+    "quick_search",
+    "score",
+    "train",
+]
 
 
 def import_models(files: Sequence[PathLike]) -> None:
@@ -262,6 +272,83 @@ def predict(
         on_progress=lambda done: on_progress("predict", done / total),
     )
     return write_predictions(tables, out)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreOptions:
+    """Details of :func:`score`."""
+
+    items: PathLike | None = None
+    """Features of items that are new or have changed since training; None: those of the run"""
+    users: PathLike | None = None
+    """The same of users"""
+    store: str | None = None
+    """URL of a server's store, in place of events, items and users"""
+    top: int | None = None
+    """Write only so many best rows of every request, with their ``rank`` from 1; None: all rows.
+
+    Without request ids, the rows of a user at a time are a request.
+    """
+    processes: int = 1
+    """Processes of this machine that score at a time"""
+
+
+def score(
+    run: PathLike,
+    impressions: PathLike,
+    out: PathLike,
+    *,
+    events: PathLike | None = None,
+    options: ScoreOptions | None = None,
+    on_progress: Progress = ignore_progress,
+) -> dict[str, int]:
+    """Score new rows, without labels or splits, into a new Parquet file.
+
+    The scores are those of ``hemix serve``. Rows keep their columns. Each table is a Parquet file
+    or a folder of these, with the columns of the run's schema.
+
+    Args:
+        run: The run folder.
+        impressions: The rows to score: user, item, time, context and cross columns.
+        out: The new file.
+        events: Events of histories. Without events and a store, histories are empty.
+        options: Features of items and users, a store, the best rows alone, processes.
+        on_progress: Called with the activity and its completed fraction.
+
+    Returns:
+        Counts: ``rows`` that were scored, ``written`` rows, and rows ``without_score``, with
+        ``unknown_items``, with ``unknown_users``, and with ``cut_histories``, whose users have so
+        many later events that earlier ones were not read.
+
+    Raises:
+        DataError: A file or a value cannot be used; names file, row and column.
+        RunError: The run cannot be used.
+        StoreError: The store fails.
+        UsageError: ``out`` exists, or options contradict each other.
+    """
+    from hemix.batch_scoring import ScoringInputs
+    from hemix.batch_scoring import score as score_files
+
+    options = options or ScoreOptions()
+
+    def path(given: PathLike | None) -> Path | None:
+        return None if given is None else Path(given)
+
+    inputs = ScoringInputs(
+        impressions=Path(impressions),
+        events=path(events),
+        items=path(options.items),
+        users=path(options.users),
+        store=options.store,
+    )
+    return score_files(
+        Path(run),
+        inputs,
+        Path(out),
+        top=options.top,
+        processes=options.processes,
+        progress=on_progress,
+    )
 
 
 def export(

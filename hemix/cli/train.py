@@ -214,6 +214,75 @@ def predict(flags: PredictFlags) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ScoreFlags:
+    """Flags of ``hemix score``."""
+
+    run: RunFolder
+    impressions: Annotated[
+        Path,
+        typer.Option(help="Rows to score: a Parquet file or a folder.", show_default=False),
+    ]
+    out: Annotated[Path, typer.Option("--out", help="New Parquet file.", show_default=False)]
+    events: Annotated[
+        Path | None, typer.Option(help="Events of histories.", show_default="no histories")
+    ] = None
+    items: Annotated[
+        Path | None,
+        typer.Option(help="Features of new or changed items.", show_default="those of the run"),
+    ] = None
+    users: Annotated[
+        Path | None,
+        typer.Option(help="Features of new or changed users.", show_default="those of the run"),
+    ] = None
+    store: Annotated[
+        str | None,
+        typer.Option(
+            help="Store URL of a server, in place of events, items and users.", show_default=False
+        ),
+    ] = None
+    top: Annotated[
+        int | None,
+        typer.Option(
+            "--top", min=1, help="Write the best rows of every request.", show_default="all rows"
+        ),
+    ] = None
+    processes: Annotated[int, typer.Option("--processes", min=1, help="Number of processes.")] = 1
+    import_: Imports = None
+    json_: Json = False
+
+
+@add_command(
+    commands,
+    panel=TRAIN,
+    example="hemix score runs/a --impressions new.parquet --events events.parquet --out s.parquet",
+)
+def score(flags: ScoreFlags) -> None:
+    """Score new rows, without labels or splits, into a Parquet file."""
+    from hemix.display import Display, scoring_notes
+
+    with Display(console()) as display:
+        counts = api.score(
+            flags.run,
+            flags.impressions,
+            flags.out,
+            events=flags.events,
+            options=api.ScoreOptions(
+                items=flags.items,
+                users=flags.users,
+                store=flags.store,
+                top=flags.top,
+                processes=flags.processes,
+            ),
+            on_progress=display.progress,
+        )
+    has_history = flags.events is not None or flags.store is not None
+    for note in scoring_notes(counts, has_history=has_history):
+        console().print(note)
+    text = f"{flags.out}: {counts['rows']:,} scored rows, {counts['written']:,} written"
+    print_result({**counts, "out": str(flags.out)}, flags.json_, text)
+
+
+@dataclass(frozen=True, kw_only=True)
 class ExportFlags:
     """Flags of ``hemix export``."""
 

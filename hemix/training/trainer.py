@@ -19,6 +19,7 @@ from hemix.errors import Interrupted
 from hemix.measure import PeakMemory, keep_freed_memory
 from hemix.models import Ranker, build_model, count_parameters
 from hemix.runs import folder as run_folder
+from hemix.runs.device import choose_device
 from hemix.training.base_rates import start_at_base_rates, train_base_rates
 from hemix.training.batches import TrainBatches
 from hemix.training.calibrate import calibrate
@@ -27,7 +28,7 @@ from hemix.training.checkpoint import BEST, Checkpoint, Checkpoints
 from hemix.training.checkpoint_writer import CheckpointWriter
 from hemix.training.checks import check_labels
 from hemix.training.consistency import check_same_data
-from hemix.training.device import choose_device, compile_model, set_threads
+from hemix.training.device import compile_model, set_threads
 from hemix.training.early_stopping import EarlyStopping
 from hemix.training.job import TrainingJob
 from hemix.training.launch import LAUNCHED
@@ -62,7 +63,11 @@ class Trainer:
         """
         options = job.settings.train
         self._job = job
-        self._device = job.distributed.device if job.distributed else choose_device(options.device)
+        self._device = (
+            job.distributed.device
+            if job.distributed
+            else choose_device(options.device, field="train.device")
+        )
         keep_freed_memory()
         set_threads(options.threads)
         slots = own_slots(job.settings, job.distributed)

@@ -16,10 +16,12 @@ from tests.cli.commands import COMMANDS
 
 CONFIGS: dict[str, list[Any]] = {
     "ablate": [hemix.AblateConfig, hemix.StudyOptions],
+    "bench": [hemix.BenchOptions],
     "compare": [hemix.CompareConfig, hemix.StudyOptions],
     "experiment": [hemix.ExperimentPlan],
     "prepare": [hemix.PrepareOptions],
     "scale": [hemix.ScaleConfig, hemix.StudyOptions],
+    "score": [hemix.ScoreOptions],
     "serve": [hemix.ServeConfig],
 }
 """Objects that a function takes for the other flags of its command"""
@@ -54,7 +56,9 @@ IN_PYTHON_ALONE = {
 
 def function_of(command: str) -> Callable[..., Any]:
     """The function of a command: ``log export`` -> ``hemix.log_export``."""
-    name = {"import": "import_logs"}.get(command, command.replace(" ", "_"))
+    name = {"import": "import_logs", "schema": "json_schema"}.get(
+        command, command.replace(" ", "_")
+    )
     assert name in hemix.__all__
     function: Callable[..., Any] = getattr(hemix, name)
     return function

@@ -34,6 +34,11 @@ MODELS: dict[str, dict[str, Any]] = {
         for kind in ("rotary", "embedding")
     },
     "sim, hard": {"model.name": "sim", "model.search": "category"},
+    **{
+        f"hemix, {kind}, cosines": {"model.time_encoding": kind, "model.qk_norm": True}
+        for kind in ("bias", "rotary", "embedding")
+    },
+    "hemix with the candidate": {"model.candidate_query": True},
     "hemix without products": {"model.products": "none"},
 }
 
