@@ -215,7 +215,9 @@ class Split:
         at, rows, split = requested.at, requested.rows, requested.split
         time_ms, request_index = requested.time_ms, requested.request_index
         histories = [partition.history for partition in requested.opened]
-        masks = replacement and replacement.masks(len(time_ms), len(request_index))
+        masks = None
+        if replacement is not None:
+            masks = replacement.masks(len(time_ms), len(request_index))
         user_rows = self._user_rows(requested, hidden, masks)
         events = user_rows.events
         candidate_rows = rows.take([s.item_row for s in split])
