@@ -218,8 +218,22 @@ def _metric_table(models: Mapping[str, Any], task: str) -> dict[str, Any]:
             for _, key, digits in present
         ]
         rows.append([_model_name(label), *values])
+    rows += _baseline_rows(
+        next(iter(models.values()))["tasks"][task], [key for _, key, _ in present]
+    )
     columns = ["", *(name for name, _, _ in present)]
     return {"title": wording.words(task), "columns": columns, "rows": rows}
+
+
+def _baseline_rows(metrics: Mapping[str, Any], columns: Sequence[str]) -> list[list[str]]:
+    """Rows of the trivial rules, which are the same beside every model."""
+    rows = []
+    for name, title in wording.BASELINE_NAMES.items():
+        keys = [f"{name}_{column}" for column in columns]
+        if any(key in metrics for key in keys):
+            values = [f"{metrics[key]['mean']:.4f}" if key in metrics else "–" for key in keys]
+            rows.append([title, *values])
+    return rows
 
 
 def _cost_table(models: Mapping[str, Any]) -> dict[str, Any]:
