@@ -32,6 +32,7 @@ SURFACE = [
     "ServeConfig",
     "Settings",
     "StudyOptions",
+    "SuiteConfig",
     "ablate",
     "bench",
     "build_settings",
@@ -54,6 +55,7 @@ SURFACE = [
     "serve",
     "simulate",
     "store_load",
+    "suite",
     "train",
 ]
 

@@ -6,7 +6,7 @@ that ``hemix simulate`` and ``hemix prepare`` never load torch.
 
 from hemix.api.data import PrepareOptions, derive, import_logs, prepare, simulate
 from hemix.api.serving import log_export, log_replay, serve, store_load
-from hemix.api.studies import ablate, compare, experiment, scale
+from hemix.api.studies import ablate, compare, experiment, scale, suite
 from hemix.api.tools import bench, demo, doctor
 from hemix.api.training import evaluate, export, import_models, predict, train
 
@@ -31,5 +31,6 @@ __all__ = [
     "serve",
     "simulate",
     "store_load",
+    "suite",
     "train",
 ]

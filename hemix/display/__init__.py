@@ -6,7 +6,7 @@ from hemix.display.experiments import experiment_table, power_line
 from hemix.display.preparation import manifest_summary
 from hemix.display.progress import Display
 from hemix.display.serving import serving_banner
-from hemix.display.studies import StudyDisplay, laws_table, study_table
+from hemix.display.studies import StudyDisplay, laws_table, study_table, suite_table
 from hemix.display.tables import counts_line, facts
 from hemix.display.training import TrainingDisplay, training_summary
 
@@ -26,5 +26,6 @@ __all__ = [
     "power_line",
     "serving_banner",
     "study_table",
+    "suite_table",
     "training_summary",
 ]

@@ -21,6 +21,7 @@ CONFIGS: dict[str, list[Any]] = {
     "prepare": [hemix.PrepareOptions],
     "scale": [hemix.ScaleConfig, hemix.StudyOptions],
     "serve": [hemix.ServeConfig],
+    "suite": [hemix.SuiteConfig, hemix.StudyOptions],
 }
 """Objects that a function takes for the other flags of its command"""
 
@@ -35,6 +36,7 @@ OTHER_NAMES = {
     ("experiment", "token_file"): "token",
     ("scale", "set_"): "settings",
     ("serve", "config"): "config",
+    ("suite", "set_"): "settings",
     ("train", "config"): "settings",
     ("train", "seed"): "settings",
     ("train", "set_"): "settings",
