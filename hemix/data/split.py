@@ -123,6 +123,11 @@ class Split:
         return self._impressions_array("labels")
 
     @property
+    def bias(self) -> PartitionedArray[np.int32]:
+        """int32 [impressions]: row of the bias table; zeros without a bias column."""
+        return self._impressions_array("bias")
+
+    @property
     def weight(self) -> PartitionedArray[np.float32]:
         """float32 [impressions]."""
         return self._impressions_array("weight")

@@ -8,7 +8,7 @@ from hemix.display.preparation import check_summary, manifest_summary
 from hemix.display.progress import Display
 from hemix.display.scoring import scoring_notes
 from hemix.display.serving import serving_banner
-from hemix.display.studies import StudyDisplay, laws_table, study_table
+from hemix.display.studies import StudyDisplay, laws_table, study_table, suite_table
 from hemix.display.tables import counts_line, facts
 from hemix.display.training import TrainingDisplay, training_summary
 
@@ -31,5 +31,6 @@ __all__ = [
     "scoring_notes",
     "serving_banner",
     "study_table",
+    "suite_table",
     "training_summary",
 ]
