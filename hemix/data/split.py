@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import torch
 from torch import Tensor
 
@@ -167,6 +168,20 @@ class Split:
             for place, rows in zip(pieces.partitions, pieces.each, strict=True)
         ]
         return self.request_numbers.numbers(pieces.at(np.concatenate(requests)))
+
+    def row_keys(self, impressions: Positions) -> pa.Array:
+        """Return the key of each impression (``roles.row_key``), as numbers or texts.
+
+        Args:
+            impressions: int [n] in the order of their partitions.
+        """
+        pieces = self.impression_numbers.pieces(impressions)
+        assert pieces.order is None, "partition by partition"
+        keys = [
+            self.data.partition(self.data.partitions[place]).row_keys(self.name, rows)
+            for place, rows in zip(pieces.partitions, pieces.each, strict=True)
+        ]
+        return pa.concat_arrays(keys)
 
     # -- batches -----------------------------------------------------------------------------------
 

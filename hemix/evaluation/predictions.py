@@ -114,10 +114,11 @@ class Predictions:
         columns = {
             field.name: value[rows]
             for field in dataclasses.fields(self)
-            if field.name not in ("tasks", "given")
+            if field.name not in ("tasks", "given", "baselines")
             and (value := getattr(self, field.name)) is not None
         }
-        return dataclasses.replace(self, **columns)
+        baselines = {name: values[rows] for name, values in self.baselines.items()}
+        return dataclasses.replace(self, **columns, baselines=baselines)
 
     def _validate_shapes(self) -> None:
         shape = np.shape(self.probabilities)
