@@ -23,8 +23,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hemix.api import (
         PrepareOptions,
+        ScoreOptions,
         ablate,
         bench,
+        check,
         compare,
         demo,
         derive,
@@ -34,11 +36,15 @@ if TYPE_CHECKING:
         export,
         import_logs,
         import_models,
+        init,
+        json_schema,
         log_export,
         log_replay,
         predict,
         prepare,
+        quick_search,
         scale,
+        score,
         serve,
         simulate,
         store_load,
@@ -50,6 +56,7 @@ if TYPE_CHECKING:
     from hemix.data.dataset import Dataset
     from hemix.errors import HemixError
     from hemix.lab.abtest.plan import ExperimentPlan
+    from hemix.lab.benchmarks.options import BenchOptions
     from hemix.lab.studies.ablate import AblateConfig
     from hemix.lab.studies.compare import CompareConfig
     from hemix.lab.studies.options import StudyOptions
@@ -66,6 +73,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AblateConfig",
+    "BenchOptions",
     "Callback",
     "Client",
     "CompareConfig",
@@ -77,6 +85,7 @@ __all__ = [
     "Run",
     "ScaleConfig",
     "Schema",
+    "ScoreOptions",
     "ServeConfig",
     "Settings",
     "StudyOptions",
@@ -84,6 +93,7 @@ __all__ = [
     "ablate",
     "bench",
     "build_settings",
+    "check",
     "compare",
     "demo",
     "derive",
@@ -94,12 +104,16 @@ __all__ = [
     "function_callback",
     "import_logs",
     "import_models",
+    "init",
+    "json_schema",
     "log_export",
     "log_replay",
     "predict",
     "prepare",
+    "quick_search",
     "register_model",
     "scale",
+    "score",
     "serve",
     "simulate",
     "store_load",
@@ -109,6 +123,7 @@ __all__ = [
 
 _MODULES = {
     "AblateConfig": "hemix.lab.studies.ablate",
+    "BenchOptions": "hemix.lab.benchmarks.options",
     "Callback": "hemix.training.callbacks",
     "Client": "hemix.client",
     "CompareConfig": "hemix.lab.studies.compare",
@@ -120,6 +135,7 @@ _MODULES = {
     "Run": "hemix.runs.folder",
     "ScaleConfig": "hemix.lab.studies.scale",
     "Schema": "hemix.schema",
+    "ScoreOptions": "hemix.api.training",
     "ServeConfig": "hemix.serving.config",
     "Settings": "hemix.settings",
     "StudyOptions": "hemix.lab.studies.options",

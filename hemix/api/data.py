@@ -7,7 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hemix.api.types import DatasetName, DerivedLogName, PathLike, Progress, ignore_progress
+from hemix.api.types import (
+    DatasetName,
+    DerivedLogName,
+    PathLike,
+    Progress,
+    ProtocolName,
+    ignore_progress,
+)
 from hemix.errors import UsageError
 
 if TYPE_CHECKING:
@@ -48,26 +55,35 @@ def simulate(
 
 
 def import_logs(
-    name: DatasetName, raw: PathLike, out: PathLike, *, random_log: bool = False
+    name: DatasetName,
+    raw: PathLike,
+    out: PathLike,
+    *,
+    random_log: bool = False,
+    protocol: ProtocolName | None = None,
 ) -> dict[str, Any]:
     """Convert the raw files of a public data set to logs with a schema.
 
     Args:
-        name: ``kuairand`` or ``movielens``.
+        name: ``ebnerd``, ``kuairand``, ``mind`` or ``movielens``.
         raw: The folder of the raw files.
         out: The new folder.
-        random_log: KuaiRand: add the randomly exposed impressions.
+        random_log: KuaiRand: add the randomly exposed impressions; with ``protocol``: make them the
+            test split.
+        protocol: KuaiRand: the days and the label of a public comparison.
 
     Returns:
         The number of rows by table.
 
     Raises:
-        UsageError: The name is unknown, or ``out`` is not new.
+        UsageError: A name is unknown, the data set lacks an option, or ``out`` is not new.
         DataError: Files are missing or malformed.
     """
+    from hemix.lab.datasets import ImportOptions
     from hemix.lab.datasets import import_logs as run_import
 
-    return run_import(name, Path(raw), Path(out), random_log=random_log)
+    options = ImportOptions(random_log=random_log, protocol=protocol)
+    return run_import(name, Path(raw), Path(out), options)
 
 
 def derive(

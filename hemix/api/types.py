@@ -12,6 +12,7 @@ __all__ = [
     "EngineName",
     "PathLike",
     "Progress",
+    "ProtocolName",
     "SplitName",
     "ignore_progress",
 ]
@@ -19,7 +20,7 @@ __all__ = [
 PathLike: TypeAlias = str | Path
 Progress: TypeAlias = Callable[[str, float], None]
 """Called with an activity and the completed fraction of it, 0 to 1."""
-DatasetName: TypeAlias = Literal["kuairand", "movielens"]
+DatasetName: TypeAlias = Literal["ebnerd", "kuairand", "mind", "movielens"]
 DerivedLogName: TypeAlias = Literal[
     "daily_items",
     "small_log",
@@ -29,6 +30,7 @@ DerivedLogName: TypeAlias = Literal[
     "drawn_negatives",
     "unseen_items",
 ]
+ProtocolName: TypeAlias = Literal["techjam"]
 EngineName: TypeAlias = Literal["local", "spark"]
 SplitName: TypeAlias = Literal["train", "valid", "test"]
 

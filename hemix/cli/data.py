@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from hemix import api
-from hemix.api.types import DatasetName, DerivedLogName, EngineName
+from hemix.api.types import DatasetName, DerivedLogName, EngineName, ProtocolName
 from hemix.cli.command import add_command
 from hemix.cli.flags import DATA, Json, LogsFolder, OutFolder, Seed
 from hemix.cli.output import console, print_result
@@ -57,8 +57,16 @@ class ImportFlags:
     raw: Annotated[Path, typer.Argument(help="Folder of the raw files.", show_default=False)]
     out: OutFolder
     random_log: Annotated[
-        bool, typer.Option("--random-log", help="KuaiRand: add the randomly exposed impressions.")
+        bool,
+        typer.Option(
+            "--random-log",
+            help="KuaiRand: add the randomly exposed impressions; with --protocol, test on them.",
+        ),
     ] = False
+    protocol: Annotated[
+        ProtocolName | None,
+        typer.Option(help="KuaiRand: days and label of a public comparison.", show_default=False),
+    ] = None
     json_: Json = False
 
 
@@ -70,7 +78,13 @@ def import_(flags: ImportFlags) -> None:
     from hemix.display import counts_line
 
     with console().status(f"importing {flags.name} from {flags.raw}"):
-        counts = api.import_logs(flags.name, flags.raw, flags.out, random_log=flags.random_log)
+        counts = api.import_logs(
+            flags.name,
+            flags.raw,
+            flags.out,
+            random_log=flags.random_log,
+            protocol=flags.protocol,
+        )
     text = f"{flags.out}: {counts_line(counts)}\nNext: hemix prepare {flags.out} --out DATA"
     print_result(counts, flags.json_, text)
 

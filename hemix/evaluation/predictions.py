@@ -109,6 +109,17 @@ class Predictions:
             if self.conditional is not None:
                 _validate_probabilities("conditional", self.conditional[:, task])
 
+    def select(self, rows: Array) -> Predictions:
+        """Return the impressions at the positions ``rows``, int [m]."""
+        columns = {
+            each.name: value[rows]
+            for each in dataclasses.fields(self)
+            if each.name not in ("tasks", "given", "baselines")
+            and (value := getattr(self, each.name)) is not None
+        }
+        baselines = {name: values[rows] for name, values in self.baselines.items()}
+        return dataclasses.replace(self, **columns, baselines=baselines)
+
     def _validate_shapes(self) -> None:
         shape = np.shape(self.probabilities)
         if len(shape) != 2 or shape[1] != len(self.tasks) or len(self.given) != len(self.tasks):
