@@ -158,10 +158,11 @@ def split_predictions(
     user = split.users_of(request)
     item = load_array(data.folder / "items" / "number.npy")[split.item_row.read()]
     item_impressions = load_array(data.folder / "items" / "train_impressions.npy")
-    user_impressions = np.concatenate(
-        [data.partition(number).user_array("train_impressions") for number in data.partitions]
-    )
+    user_impressions = _user_impressions(data)
     position = split.bias.read()
+    baselines = {"popularity": popularity(data, item)} if has_baselines else {}
+    baselines |= {"position": rates[position]} if rates is not None else {}
+    baselines |= {"touched_before": touched_before} if rule is not None else {}
     probabilities, conditional = _by_task(run, scores)
     return Predictions(
         tasks=run.schema.tasks,
@@ -173,17 +174,19 @@ def split_predictions(
         user=user,
         request=request,
         truth=_truth(data, split),
-        baselines={
-            **({"popularity": popularity(data, item)} if has_baselines else {}),
-            **({"position": rates[position]} if rates is not None else {}),
-            **({"touched_before": touched_before} if rule is not None else {}),
-        },
+        baselines=baselines,
         position=position if data.spec.bias_rows else None,
         history_length=lengths[:, 0],
         realtime_length=lengths[:, 1],
         user_seen_in_train=user_impressions[user] > 0,
         item_seen_in_train=item_values(item_impressions, item) > 0,
     )
+
+
+def _user_impressions(data: Dataset) -> Array:
+    """Train impressions of every user."""
+    partitions = [data.partition(number) for number in data.partitions]
+    return np.concatenate([each.user_array("train_impressions") for each in partitions])
 
 
 def _truth(data: Dataset, split: Split) -> Array | None:
