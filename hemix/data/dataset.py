@@ -101,6 +101,7 @@ class Dataset:
             self.schema,
             number_of_actions(len(self.spec.context.numbers_of(HISTORY_COUNTS))),
             self.spec.match_actions,
+            self.spec.match_windows_ms,
         )
         self._match_columns = match_key_columns(self.schema)
         has_matches = self.history_numbers.matches is not None

@@ -6,7 +6,7 @@ are those that encoding drops: coordinates, columns of the score expression, key
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +19,7 @@ from hemix.data.levels import level_spec
 from hemix.data.versions import Versions
 from hemix.errors import DataError
 from hemix.features.history_numbers import HistoryNumbers
-from hemix.features.match_counts import MatchCounter
+from hemix.features.match_counter import MatchCounter
 from hemix.schema import Schema
 
 __all__ = [
@@ -65,7 +65,10 @@ def match_key_columns(schema: Schema) -> list[int]:
 
 
 def history_numbers(
-    schema: Schema, counted_actions: int, match_actions: Mapping[str, int]
+    schema: Schema,
+    counted_actions: int,
+    match_actions: Mapping[str, int],
+    match_windows_ms: Sequence[int],
 ) -> HistoryNumbers:
     """Return what computes the number columns of a schema's histories.
 
@@ -74,10 +77,11 @@ def history_numbers(
         counted_actions: How many actions the history counts tell apart.
         match_actions: Ids of the actions that match counts tell apart
             (:attr:`InputSpec.match_actions`).
+        match_windows_ms: The windows of match counts (:attr:`InputSpec.match_windows_ms`).
     """
     counts, matches = schema.history.match_counts, None
     if counts is not None and schema.match_columns:
-        matches = MatchCounter(counts, len(schema.match_columns), match_actions)
+        matches = MatchCounter(counts, len(schema.match_columns), match_actions, match_windows_ms)
     return HistoryNumbers(counted_actions if schema.history.counts else None, matches)
 
 

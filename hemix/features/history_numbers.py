@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hemix.features.history_counts import history_counts
-from hemix.features.match_counts import MatchCounter, MatchIndex
+from hemix.features.match_counter import MatchCounter, MatchIndex
 from hemix.features.seen_events import SeenEvents
 
 __all__ = ["HistoryNumbers"]

@@ -24,7 +24,7 @@ from hemix.data.entities import (
 from hemix.data.history import find_history_ranges
 from hemix.data.keys import distinct, keys_of_texts
 from hemix.errors import RequestError
-from hemix.features.match_counts import MatchIndex
+from hemix.features.match_counter import MatchIndex
 from hemix.features.seen_events import SeenEvents
 from hemix.features.statistics import Statistics
 from hemix.serving.column_parser import ColumnParser, OnInvalid, columns_of
@@ -75,7 +75,10 @@ class RequestEncoder:
         self._needs_coordinates = any(f.inputs() for _, _, f in schema.features)
         self._versioned = schema.valid_from is not None
         self._history_numbers = history_numbers(
-            schema, len(encoders.actions), encoders.match_actions
+            schema,
+            len(encoders.actions),
+            encoders.match_actions,
+            encoders.match_windows_ms,
         )
         self._match_columns = match_key_columns(schema)
         self._statistics = StatisticsEncoder(

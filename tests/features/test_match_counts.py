@@ -12,7 +12,8 @@ import pytest
 from hemix.data.keys import NULL_KEY
 from hemix.data.spec import FIRST, MISSING, TIMELESS_MS, UNKNOWN
 from hemix.errors import SchemaError
-from hemix.features.match_counts import MatchCounter, MatchCounts, match_names, match_total_names
+from hemix.features.match_counter import MatchCounter
+from hemix.features.match_counts import MatchCounts, fit_windows, match_names, match_total_names
 from hemix.features.seen_events import SeenEvents
 from hemix.schema import Schema
 from tests.refusals import raises
@@ -24,7 +25,9 @@ MINUTE_MS, HOUR_MS = 60_000, 3_600_000
 TEN_YEARS_HOURS = 10 * 8760
 VIEW, ORDER = FIRST, FIRST + 1
 ACTIONS = {"view": VIEW, "order": ORDER}
+DAY_MS = 24 * HOUR_MS
 WINDOWS = ("15min", "1h", "7d", "realtime", "all")
+WINDOWS_MS = (15 * MINUTE_MS, HOUR_MS, 7 * DAY_MS)
 
 A, B, C = 2**63 + 11, 2**63 + 12, 7
 """Keys as xxh64 gives them; no vocabulary is asked."""
@@ -45,6 +48,14 @@ class Matches:
         """The counts of one candidate by window."""
         at = [self.names.index(f"match_counts.{column}.{group}.{w}") for w in WINDOWS]
         return np.expm1(self.numbers[candidate, at]).round().astype(int).tolist()
+
+    def last(self, candidate: int, column: str, group: str | None = None) -> int:
+        """Whether the newest event of a group, or of all, matches."""
+        name = f"match_last.{column}"
+        if group is not None:
+            name = f"match_counts.{column}.{group}.last"
+        value = self.numbers[candidate, self.names.index(name)]
+        return int(np.expm1(value).round()) if group is not None else int(value)
 
     def age(self, candidate: int, column: str) -> float | None:
         """Hours since the last match; None where there is none."""
@@ -84,7 +95,7 @@ def matches(
         candidates: uint64 [N, 2].
     """
     counts = MatchCounts()
-    counter = MatchCounter(counts, 2, actions)
+    counter = MatchCounter(counts, 2, actions, WINDOWS_MS)
     item = np.array([i for _, i, _ in events], np.int64)
     action = np.array([a for *_, a in events], np.int64)
     time_ms = np.array(
@@ -96,11 +107,11 @@ def matches(
     numbers = counter.numbers(index, requested, candidates, np.zeros(len(candidates), np.int64))
     totals = counter.totals(index, requested)
     assert numbers.dtype == totals.dtype == np.float32
-    names = match_total_names(counts, tuple(actions))
+    names = match_total_names(actions, WINDOWS_MS)
     whole = np.expm1(totals[0]).round().astype(int).tolist()
     assert len(names) == len(whole)
     return Matches(
-        match_names(counts, ("item", "kind"), tuple(actions)),
+        match_names(counts, ("item", "kind"), actions, WINDOWS_MS),
         numbers,
         {
             name.split(".")[1]: whole[at : at + len(WINDOWS)]
@@ -205,6 +216,28 @@ def test_the_age_of_the_last_match() -> None:
     assert matches([(1, 0, VIEW)]).age(2, "item") is None
 
 
+def test_whether_the_newest_event_of_an_action_and_of_all_matches() -> None:
+    counts = matches(
+        [(9, 0, ORDER), (5, 2, VIEW), (4, 0, VIEW), (2, 1, 77), (1, 2, ORDER)], hidden=1
+    )
+    # the newest view is A of kind 31, the newest order too (that of C is hidden), 77 is B of 31
+    assert [counts.last(0, "item", g) for g in ("view", "order", "other")] == [1, 1, 0]
+    assert [counts.last(1, "item", g) for g in ("view", "order", "other")] == [0, 0, 1]
+    assert [counts.last(0, "kind", g) for g in ("view", "order", "other")] == [1, 1, 1]
+    assert [counts.last(2, c, g) for c in ("item", "kind") for g in ("view", "order")] == [0] * 4
+    assert [counts.last(n, "item") for n in range(3)] == [0, 1, 0]
+    assert [counts.last(n, "kind") for n in range(3)] == [1, 1, 0]
+
+
+def test_the_newest_event_is_one_that_the_request_sees_and_one_with_a_value() -> None:
+    early = matches([(9, 0, ORDER), (5, 2, VIEW)], early=1)
+    assert early.last(0, "item", "order") == 0 and early.last(2, "item") == 1
+    missing = matches([(9, 0, VIEW), (5, 4, VIEW)])  # the newest has no item, but a kind
+    assert missing.last(0, "item") == missing.last(4, "item", "view") == 0
+    assert missing.last(0, "kind") == missing.last(4, "kind", "view") == 1
+    assert matches([]).last(0, "item") == 0
+
+
 def test_events_of_one_time_all_count() -> None:
     counts = matches([(15, 0, VIEW), (15, 1, VIEW), (15, 0, ORDER), (15, 0, VIEW)])
     assert counts.count(0, "item", "view") == [2, 2, 2, 0, 2]
@@ -220,10 +253,10 @@ def test_an_empty_history() -> None:
 
 
 def test_users_do_not_mix_and_requests_of_one_user_see_their_own() -> None:
-    counter = MatchCounter(MatchCounts(), 2, ACTIONS)
+    counter = MatchCounter(MatchCounts(), 2, ACTIONS, WINDOWS_MS)
     item, times = np.array([0, 0, 1, 0]), NOW_MS - MINUTE_MS * np.array([9, 5, 8, 7])
     index = counter.index(ITEMS, item, counter.groups(np.full(4, VIEW)))
-    names = match_names(MatchCounts(), ("item", "kind"), tuple(ACTIONS))
+    names = match_names(MatchCounts(), ("item", "kind"), ACTIONS, WINDOWS_MS)
     # events 0 and 1 of one user, 2 and 3 of another
     ranges = np.array([[0, 2, 2], [2, 4, 4], [0, 1, 1]])
     numbers = counter.numbers(
@@ -240,7 +273,7 @@ def test_users_do_not_mix_and_requests_of_one_user_see_their_own() -> None:
 
 
 def test_the_index_of_the_docstring() -> None:
-    counter = MatchCounter(MatchCounts(windows=()), 1, {})
+    counter = MatchCounter(MatchCounts(), 1, {}, ())
     keys, event_item = np.array([[70], [50]], np.uint64), np.array([0, 1, 0])
     index = counter.index(keys, event_item, np.zeros(3, np.uint8))
     assert [keys.tolist() for keys in index.distinct_keys] == [[50, 70]]
@@ -253,7 +286,7 @@ def test_the_index_of_the_docstring() -> None:
 
 
 def test_an_index_gives_back_its_keys_and_may_leave_out_what_is_not_wanted() -> None:
-    counter = MatchCounter(MatchCounts(), 2, ACTIONS)
+    counter = MatchCounter(MatchCounts(), 2, ACTIONS, WINDOWS_MS)
     item = np.array([3, 0, 4, 2, 0])
     groups = counter.groups(np.full(5, VIEW))
     index = counter.index(ITEMS, item, groups)
@@ -265,6 +298,7 @@ def test_an_index_gives_back_its_keys_and_may_leave_out_what_is_not_wanted() -> 
 
 def naive(
     counts: MatchCounts,
+    windows_ms: tuple[int, ...],
     actions: dict[str, int],
     events: dict[str, Array],
     ranges: Array,
@@ -277,22 +311,29 @@ def naive(
     rows = []
     for keys, q in zip(candidates.tolist(), request.tolist(), strict=True):
         begin, middle, end = ranges[q].tolist()
-        table = np.zeros((len(keys), len(names), len(counts.windows_ms) + 2))
+        table = np.zeros((len(keys), len(names), len(windows_ms) + 3))
         ages: list[float] = []
+        last_matches: list[float] = []
         for column, key in enumerate(keys):
-            last = None
+            last, newest_group, newest_of_all = None, dict[int, int](), -1
             for e in range(begin, end):
-                if key == 0 or int(events["keys"][e, column]) != key:
-                    continue
                 named = [n for n, i in actions.items() if i == events["action"][e]]
                 group = names.index(named[0] if named else "other")
+                newest_group[group] = newest_of_all = int(events["keys"][e, column])
+                if key == 0 or int(events["keys"][e, column]) != key:
+                    continue
                 age = int(now_ms[q]) - int(events["time"][e])
-                within = [age <= window for window in counts.windows_ms]
-                table[column, group] += [*within, e >= middle, True]
+                within = [age <= window for window in windows_ms]
+                table[column, group, :-1] += [*within, e >= middle, True]
                 last = age
             hours = 0 if last is None else min(last / HOUR_MS, TEN_YEARS_HOURS)
+            for group, newest in newest_group.items():
+                table[column, group, -1] = newest == key != 0
+            last_matches.append(float(newest_of_all == key != 0))
             ages += [np.log1p(hours) / np.log1p(TEN_YEARS_HOURS), float(last is None)]
-        rows.append([*np.log1p(table).ravel(), *(ages if counts.recency else ())])
+        counted = table if counts.last else table[..., :-1]
+        others = [*last_matches * counts.last, *ages * counts.recency]
+        rows.append([*np.log1p(counted).ravel(), *others])
     return np.array(rows)
 
 
@@ -300,7 +341,8 @@ def naive(
 def test_as_a_double_loop_counts(seed: int) -> None:
     rng = np.random.default_rng(seed)
     windows = np.unique(rng.integers(1, 40, rng.integers(0, 4))) * HOUR_MS
-    counts = MatchCounts(windows=tuple(f"{w}ms" for w in windows), recency=bool(seed % 2))
+    windows_ms = tuple(int(w) for w in windows)
+    counts = MatchCounts(recency=bool(seed % 2), last=bool(seed // 2 % 2))
     actions = {f"a{n}": FIRST + int(n) for n in rng.permutation(4)[: rng.integers(0, 4)]}
     columns, users = int(rng.integers(1, 4)), int(rng.integers(1, 4))
     lengths = rng.integers(0, 12, users)
@@ -319,9 +361,10 @@ def test_as_a_double_loop_counts(seed: int) -> None:
     now_ms = NOW_MS + HOUR_MS * rng.integers(0, 3, Q)
     item, request = rng.integers(0, 9, N), np.sort(rng.integers(0, Q, N))
     action = rng.integers(0, 6, E)
-    counter = MatchCounter(counts, columns, actions)
+    counter = MatchCounter(counts, columns, actions, windows_ms)
     expected = naive(
         counts,
+        windows_ms,
         actions,
         {"keys": items[event_item], "action": action, "time": time_ms},
         ranges,
@@ -333,17 +376,34 @@ def test_as_a_double_loop_counts(seed: int) -> None:
     for wanted in (None, item):
         index = counter.index(items, event_item, counter.groups(action), wanted=wanted)
         numbers = counter.numbers(index, requested, items[item], request)
-        names = match_names(counts, [f"c{c}" for c in range(columns)], tuple(actions))
+        names = match_names(counts, [f"c{c}" for c in range(columns)], actions, windows_ms)
         assert numbers.shape == (N, len(names))
         np.testing.assert_allclose(numbers, expected.reshape(numbers.shape), rtol=1e-6, atol=1e-7)
         # where all events and one candidate a request hold one key, the totals are its counts
         ones = np.ones((9, 1), np.uint64)
-        one = MatchCounter(counts, 1, actions)
+        one = MatchCounter(MatchCounts(last=False), 1, actions, windows_ms)
         same = one.index(ones, event_item, counter.groups(action))
         counted = one.numbers(same, requested, ones[np.zeros(Q, int)], np.arange(Q))
         totals = counter.totals(index, requested)
         assert (totals == counted[:, : totals.shape[1]]).all()
-        assert totals.shape[1] == len(match_total_names(counts, actions))
+        assert totals.shape[1] == len(match_total_names(actions, windows_ms))
+
+
+@pytest.mark.parametrize(
+    ("span_ms", "windows_ms"),
+    [
+        (0, ()),
+        (2 * MINUTE_MS - 1, ()),
+        (2 * MINUTE_MS, (MINUTE_MS,)),
+        (HOUR_MS, (5 * MINUTE_MS, 15 * MINUTE_MS)),
+        (2 * DAY_MS, (15 * MINUTE_MS, HOUR_MS, 6 * HOUR_MS)),
+        (8 * DAY_MS, (15 * MINUTE_MS, HOUR_MS, 2 * DAY_MS)),
+        (14 * DAY_MS, WINDOWS_MS),
+        (4000 * DAY_MS, WINDOWS_MS),
+    ],
+)
+def test_windows_are_at_most_half_of_the_log(span_ms: int, windows_ms: tuple[int, ...]) -> None:
+    assert fit_windows(span_ms) == windows_ms
 
 
 # -- schema ----------------------------------------------------------------------------------------
@@ -372,7 +432,7 @@ def test_on_by_default_in_the_columns_that_events_carry() -> None:
         parsed = schema(section)
         assert parsed.match_columns == ("item_id", "kind", "size")
         assert parsed.history.match_counts == MatchCounts()
-    assert MatchCounts().windows_ms == (15 * MINUTE_MS, HOUR_MS, 7 * 24 * HOUR_MS)
+    assert MatchCounts().windows_ms is None and MatchCounts().last
     nothing = "name: n\nlabels: {click: {}}\nsplit: {valid: 2026-01-07, test: 2026-01-08}"
     assert Schema.parse(nothing).match_columns == ()
 
@@ -388,21 +448,24 @@ def test_off_is_remembered() -> None:
 
 def test_settings_are_read_and_written() -> None:
     parsed = schema(
-        "{columns: [kind], actions: [order, 7], windows: [90s, 2h, 1d], recency: false}"
+        "{columns: [kind], actions: [order, 7], windows: [90s, 2h, 1d], recency: false, "
+        "last: false}"
     )
     counts = parsed.history.match_counts
     assert counts is not None and parsed.match_columns == ("kind",)
     assert counts.actions == ("order", "7") and not counts.recency
     assert counts.windows_ms == (90_000, 2 * HOUR_MS, 24 * HOUR_MS)
     assert Schema.parse(parsed.to_yaml()) == parsed
-    assert match_names(counts, parsed.match_columns, ("order", "7")) == [
+    assert match_names(counts, parsed.match_columns, ("order", "7"), counts.windows_ms) == [
         f"match_counts.kind.{group}.{window}"
         for group in ("order", "7", "other")
         for window in ("90s", "2h", "1d", "realtime", "all")
     ]
-    assert match_names(MatchCounts(windows=()), ("kind",), ()) == [
+    assert match_names(MatchCounts(), ("kind",), (), ()) == [
         "match_counts.kind.other.realtime",
         "match_counts.kind.other.all",
+        "match_counts.kind.other.last",
+        "match_last.kind",
         "match_age.kind",
         "match_age.kind.missing",
     ]
@@ -440,7 +503,12 @@ def test_an_unknown_key_is_refused() -> None:
 
 @pytest.mark.parametrize(
     ("level", "name"),
-    [("cross", "match_counts"), ("cross", "match_age"), ("context", "match_totals")],
+    [
+        ("cross", "match_counts"),
+        ("cross", "match_last"),
+        ("cross", "match_age"),
+        ("context", "match_totals"),
+    ],
 )
 def test_the_numbers_names_are_reserved(level: str, name: str) -> None:
     text = SCHEMA.replace("cross: {way:", f"{level}: {{{name}:")
