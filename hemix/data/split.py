@@ -24,6 +24,7 @@ from hemix.data.partition import Partition, PartitionSplit
 from hemix.data.partitioned import PartitionedArray, PartitionedRows, Pieces
 from hemix.data.replacement import Replacement
 from hemix.data.user_rows import UserRows
+from hemix.features.match_index import MatchKeys
 from hemix.features.seen_events import SeenEvents
 
 if TYPE_CHECKING:
@@ -211,16 +212,18 @@ class Split:
             history_ranges=user_rows.history_ranges,
             request_time_ms=time_ms,
         )
-        numbers = self._history_numbers(seen, item_rows, item_index, request_index)
+        items = data.items.select(item_rows)
+        item_keys = data.match_keys(item_rows, items)
+        numbers = self._history_numbers(seen, item_keys, item_index, request_index)
         blocks = {
             "user": user_rows.pieces.select([p.users for p in opened]),
             "context": at.select([s.context for s in split]).with_numbers(numbers[0]),
-            "item": data.items.select(item_rows),
+            "item": items,
             "cross": rows.select([s.cross for s in split]).with_numbers(numbers[1]),
         }
         if replacement is not None and replacement.rate > 0:
             blocks, event_ids = replacement.apply(blocks, event_ids, data.spec)
-        users, context, items, cross = map(Columns.from_block, blocks.values())
+        users, context, item_columns, cross = map(Columns.from_block, blocks.values())
         labels, weights = _labels(rows, split)
         return RequestBatch(
             users=users,
@@ -236,7 +239,7 @@ class Split:
             item_index=int64_tensor(item_index[: len(request_index)]),
             cross=cross,
             bias=int64_tensor(rows.take([s.bias for s in split])),
-            items=items,
+            items=item_columns,
             impression_index=int64_tensor(self.impression_numbers.numbers(rows)),
             labels=labels,
             weights=weights,
@@ -276,7 +279,7 @@ class Split:
     def _history_numbers(
         self,
         seen: SeenEvents,
-        item_rows: Int64Array,
+        item_keys: MatchKeys,
         item_index: Int64Array,
         request_index: Int64Array,
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
@@ -284,18 +287,17 @@ class Split:
 
         Args:
             seen: The events.
-            item_rows: int64 [I], the item versions of the batch.
+            item_keys: Keys of the item versions of the batch [I].
             item_index: int64 [N + E], the item of every candidate, then of every event.
             request_index: int64 [N], the request of every candidate.
         """
         numbers = self.data.history_numbers
         candidate_items, event_items = np.split(item_index, [len(request_index)])
-        item_keys = self.data.match_keys(item_rows)
         matches = None
         if numbers.matches is not None:
             groups = numbers.matches.groups(seen.action_ids)
             matches = numbers.matches.index(item_keys, event_items, groups, wanted=candidate_items)
-        cross = numbers.cross(seen, matches, item_keys[candidate_items], request_index)
+        cross = numbers.cross(seen, matches, item_keys.select(candidate_items), request_index)
         return numbers.context(seen, matches), cross
 
 

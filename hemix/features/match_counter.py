@@ -1,5 +1,5 @@
-"""How many of a request's events share a value with a candidate: the index of a user's events, and
-the counter. The loader and the server call the same functions.
+"""How many of a request's events share a value with a candidate. The loader and the server call the
+same functions.
 
 Letters: E events, D items, N candidates, Q requests, C columns, A groups of actions, W windows.
 """
@@ -8,67 +8,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from hemix.data.jagged_array import JaggedArray, range_positions
 from hemix.data.keys import NULL_KEY
 from hemix.data.search import first_at_least
 from hemix.features.match_counts import HOUR_MS, OTHER_ACTIONS, MatchCounts, action_groups
+from hemix.features.match_index import MatchIndex, MatchKeys
 from hemix.features.seen_events import SeenEvents
 
-__all__ = ["MatchCounter", "MatchIndex"]
+__all__ = ["MatchCounter"]
 
 Array = npt.NDArray[Any]
 
 _OLDEST_MS = 10 * 8760 * HOUR_MS
 """The age of an event without a time, and of older ones: ten years."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class MatchIndex:
-    """Users' events, sorted by their items' keys. It does not depend on a request.
-
-    An example of one column: the events 0, 1 and 2 have the keys 70, 50 and 70.
-
-    - ``distinct_keys`` is [50, 70]: the ordinal of 50 is 0, that of 70 is 1.
-    - A position takes 2 bits here, so ``key_and_position``, ordinal * 4 + position, is [1, 4, 6].
-      An entry is one of these numbers. The entries of a key are neighbours, by time.
-    - The candidate's key is 70, and a window holds the events 1 and 2. Its entries lie between
-      1 * 4 + 1 and 1 * 4 + 3 (exclusive), found by binary search: one entry, 6. So one event
-      matches, at the position 6 mod 4 = 2.
-    - The whole history lies between 1 * 4 + 0 and 1 * 4 + 3: two entries, 4 and 6.
-    """
-
-    distinct_keys: tuple[Array, ...]
-    """For each column uint64 [distinct keys], ascending"""
-    key_and_position: tuple[Array, ...]
-    """For each column int64 [entries], ascending: the key's ordinal, then in the lower bits the
-    event's position. Events without a key, or with a key that is not looked up, have no entry
-    """
-    groups: Array
-    """uint8 [E]: the group of each event's action"""
-
-    @property
-    def bits(self) -> int:
-        """How many lower bits of an entry hold a position, which may be E."""
-        return len(self.groups).bit_length()
-
-    def event_keys(self) -> Array:
-        """Return uint64 [E, C]: the keys of every event, NULL_KEY where missing."""
-        event_keys = np.full((len(self.groups), len(self.distinct_keys)), NULL_KEY)
-        columns = zip(self.distinct_keys, self.key_and_position, strict=True)
-        for column, (keys, entries) in enumerate(columns):
-            position = entries & ((1 << self.bits) - 1)
-            event_keys[position, column] = keys[entries >> self.bits]
-        return event_keys
-
-    def nbytes(self) -> int:
-        """Return the bytes of its arrays."""
-        arrays = (*self.distinct_keys, *self.key_and_position, self.groups)
-        return sum(array.nbytes for array in arrays)
+_CELLS = 1 << 24
+"""Candidates times events that are marked at a time"""
 
 
 class MatchCounter:
@@ -104,31 +63,25 @@ class MatchCounter:
         return groups
 
     def index(
-        self, item_keys: Array, event_item: Array, groups: Array, *, wanted: Array | None = None
+        self, item_keys: MatchKeys, event_item: Array, groups: Array, *, wanted: Array | None = None
     ) -> MatchIndex:
         """Sort events by their items' keys.
 
         Args:
-            item_keys: uint64 [D, C], keys of items.
+            item_keys: Keys of items [D].
             event_item: int [E], the item of every event.
             groups: uint8 [E], from :meth:`groups`.
             wanted: int [n], the items that will be looked up; by default any may be.
         """
-        distinct_keys, key_and_position = list[Array](), list[Array]()
         bits = len(event_item).bit_length()
-        for column in range(self._columns):
-            distinct, ordinal = np.unique(item_keys[:, column], return_inverse=True)
-            usable = np.full(len(distinct), wanted is None)
-            if wanted is not None:
-                usable[ordinal[wanted]] = True
-            usable &= distinct != NULL_KEY
-            of_event = ordinal[event_item]
-            position = np.flatnonzero(usable[of_event])
-            distinct_keys.append(distinct)
-            key_and_position.append(np.sort((of_event[position] << bits) | position))
+        columns = [
+            _entries_of_values(values, event_item, bits, wanted) for values in item_keys.values.T
+        ]
+        columns += [_entries_of_lists(lists, event_item, bits, wanted) for lists in item_keys.lists]
         return MatchIndex(
-            distinct_keys=tuple(distinct_keys),
-            key_and_position=tuple(key_and_position),
+            distinct_keys=tuple(keys for keys, _ in columns),
+            key_and_position=tuple(entries for _, entries in columns),
+            lists=len(item_keys.lists),
             groups=groups,
         )
 
@@ -150,7 +103,7 @@ class MatchCounter:
         self,
         index: MatchIndex,
         seen: SeenEvents,
-        candidate_keys: npt.NDArray[np.uint64],
+        candidate_keys: MatchKeys,
         request_index: npt.NDArray[np.integer[Any]],
     ) -> npt.NDArray[np.float32]:
         """Count the matches of candidates.
@@ -158,7 +111,7 @@ class MatchCounter:
         Args:
             index: The events of all requests' users, by user and time.
             seen: The same events, and what each request sees of them.
-            candidate_keys: uint64 [N, C].
+            candidate_keys: Keys of the candidates [N].
             request_index: int64 [N], the request of every candidate.
 
         Returns:
@@ -168,15 +121,21 @@ class MatchCounter:
             :func:`_log_age`), and 1 where there is none.
         """
         bounds, newest = self._bounds(seen), self._newest(index, seen)
-        candidates, windows = len(candidate_keys), bounds.shape[1] - 1
+        candidates, windows = len(request_index), bounds.shape[1] - 1
         shape = (candidates, self._columns, self._action_groups, windows + self._counts.last)
         counts = np.zeros(shape, np.float32)
         last_matches = np.zeros((candidates, self._columns), np.float32)
         ages = np.zeros((candidates, self._columns, 2), np.float32)
         ages[..., 1] = 1
+        one_valued, visible = candidate_keys.values.shape[1], bounds[request_index, -2:]
         columns = zip(index.distinct_keys, index.key_and_position, strict=True)
         for column, (keys, entries) in enumerate(columns):
-            rows, ordinal = _matching(keys, candidate_keys[:, column])
+            if column < one_valued:
+                rows, ordinal = _matching(keys, candidate_keys.values[:, column])
+            else:
+                lists = candidate_keys.lists[column - one_valued]
+                rows, entries = _entries_of_candidates(keys, entries, index.bits, lists, visible)
+                ordinal = rows
             request = request_index[rows]
             entry_bounds = np.searchsorted(
                 entries, (ordinal[:, None] << index.bits) + bounds.take(request, axis=0)
@@ -227,6 +186,73 @@ class MatchCounter:
             np.maximum.accumulate(own, out=positions[1:])
             newest[:, group] = positions[end] - 1
         return np.where(newest >= begin[:, None], newest, -1)
+
+
+def _entries_of_values(
+    values: Array, event_item: Array, bits: int, wanted: Array | None
+) -> tuple[Array, Array]:
+    """The distinct keys and the entries of a column, of uint64 [D]; see :class:`MatchIndex`."""
+    distinct, ordinal = np.unique(values, return_inverse=True)
+    usable = np.full(len(distinct), wanted is None)
+    if wanted is not None:
+        usable[ordinal[wanted]] = True
+    usable &= distinct != NULL_KEY
+    of_event = ordinal[event_item]
+    position = np.flatnonzero(usable[of_event])
+    return distinct, np.sort((of_event[position] << bits) | position)
+
+
+def _entries_of_lists(
+    lists: JaggedArray[np.uint64], event_item: Array, bits: int, wanted: Array | None
+) -> tuple[Array, Array]:
+    """The same of lists [D]; a value that an event holds twice has one entry."""
+    distinct, ordinal = np.unique(lists.values, return_inverse=True)
+    of_item = JaggedArray(values=ordinal, offsets=lists.offsets)
+    usable = np.full(len(distinct), wanted is None)
+    if wanted is not None:
+        usable[of_item.select(wanted).values] = True
+    usable &= distinct != NULL_KEY
+    of_event = of_item.select(event_item)
+    entries = (of_event.values << bits) | of_event.row_index
+    return distinct, np.unique(entries[usable[of_event.values]])
+
+
+def _entries_of_candidates(
+    keys: Array, entries: Array, bits: int, lists: JaggedArray[np.uint64], visible: Array
+) -> tuple[Array, Array]:
+    """Find the events that share any value with each candidate.
+
+    Args:
+        keys: uint64, the distinct keys of the column.
+        entries: int64, its entries.
+        bits: How many lower bits of an entry hold a position.
+        lists: Keys of the candidates [N].
+        visible: int64 [N, 2], the events that each candidate's request sees.
+
+    Returns:
+        The candidates that have such an event, int64 [n] ascending; and entries of them, int64,
+        ascending, with the candidate in the place of the key's ordinal.
+    """
+    at, ordinal = _matching(keys, lists.values)
+    candidate = lists.row_index[at]
+    bounds = np.searchsorted(entries, (ordinal[:, None] << bits) + visible[candidate])
+    lengths = bounds[:, 1] - bounds[:, 0]
+    found = entries[range_positions(bounds[:, 0], lengths)] & ((1 << bits) - 1)
+    found_candidate = np.repeat(candidate, lengths)
+    rows = np.unique(found_candidate)
+    width = int(np.diff(visible, axis=1).max(initial=0))
+    rows_at_once = max(1, _CELLS // max(width, 1))
+    unions = [np.zeros(0, np.int64)]
+    for first in range(0, len(rows), rows_at_once):
+        own = rows[first : first + rows_at_once]
+        # a cell for each candidate and event drops repetitions faster than sorting does
+        begin, end = np.searchsorted(found_candidate, [own[0], own[-1] + 1])
+        row = np.searchsorted(own, found_candidate[begin:end])
+        cells = np.zeros(len(own) * width, dtype=bool)
+        cells[row * width + found[begin:end] - visible[own[row], 0]] = True
+        row, offset = np.divmod(np.flatnonzero(cells), width)
+        unions.append((own[row] << bits) | (visible[own[row], 0] + offset))
+    return rows, np.concatenate(unions)
 
 
 def _matching(keys: Array, candidate_keys: Array) -> tuple[Array, Array]:

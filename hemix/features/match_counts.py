@@ -2,7 +2,7 @@
 and how many there are, as context numbers. Here are their settings and names.
 
 An event matches a candidate in an item column where both hold the same raw 64-bit key, known to a
-vocabulary or not; a missing value never matches.
+vocabulary or not; a missing value never matches. Lists match where they share any known value.
 """
 
 from __future__ import annotations
@@ -66,7 +66,9 @@ class MatchCounts(SchemaSection):
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
     columns: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
-    """Item features that are compared; by default those that events carry."""
+    """Item features that are compared; by default those that events carry. Those of lists match
+    where any of the values does.
+    """
     actions: Annotated[int | tuple[str, ...], BeforeValidator(_actions)] = 7
     """The actions that are counted apart, by name or so many of the most frequent ones."""
     windows_ms: Annotated[tuple[DurationMs, ...] | None, Field(alias="windows")] = None
@@ -99,10 +101,9 @@ class MatchCounts(SchemaSection):
                 raise InvalidKey(
                     f"{where}.columns", f"no item feature {name!r}" + (f"; {hint}" if hint else "")
                 )
-            if not items[name].tensor_columns().ids:
+            if not (items[name].tensor_columns().ids or items[name].tensor_columns().jagged):
                 raise InvalidKey(
-                    f"{where}.columns",
-                    f"{name} must be a one-valued categorical or bucketed numeric",
+                    f"{where}.columns", f"{name} must be a categorical or a bucketed numeric"
                 )
         windows_ms = self.windows_ms or ()
         if not all(low < high for low, high in pairwise((0, *windows_ms))):

@@ -9,11 +9,14 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from hemix.data.entities import MatchColumns
+from hemix.data.jagged_array import JaggedArray
 from hemix.data.keys import NULL_KEY
 from hemix.data.spec import FIRST, MISSING, TIMELESS_MS, UNKNOWN
 from hemix.errors import SchemaError
 from hemix.features.match_counter import MatchCounter
 from hemix.features.match_counts import MatchCounts, fit_windows, match_names, match_total_names
+from hemix.features.match_index import MatchKeys, keys_of_ids
 from hemix.features.seen_events import SeenEvents
 from hemix.schema import Schema
 from tests.refusals import raises
@@ -65,6 +68,10 @@ class Matches:
         return None if missing else float(np.expm1(value * np.log1p(TEN_YEARS_HOURS)))
 
 
+def keys(values: Array) -> MatchKeys:
+    return MatchKeys(values=values)
+
+
 def seen(time_ms: np.ndarray, ranges: np.ndarray, now_ms: np.ndarray) -> SeenEvents:
     """Events whose ids no match count reads."""
     return SeenEvents(
@@ -102,9 +109,11 @@ def matches(
         [TIMELESS_MS if m is None else NOW_MS - round(m * MINUTE_MS) for m, *_ in events], np.int64
     )
     end = len(events) - hidden
-    index = counter.index(ITEMS, item, counter.groups(action))
+    index = counter.index(keys(ITEMS), item, counter.groups(action))
     requested = seen(time_ms, np.array([[early, end - realtime, end]]), np.array([NOW_MS]))
-    numbers = counter.numbers(index, requested, candidates, np.zeros(len(candidates), np.int64))
+    numbers = counter.numbers(
+        index, requested, keys(candidates), np.zeros(len(candidates), np.int64)
+    )
     totals = counter.totals(index, requested)
     assert numbers.dtype == totals.dtype == np.float32
     names = match_total_names(actions, WINDOWS_MS)
@@ -255,14 +264,14 @@ def test_an_empty_history() -> None:
 def test_users_do_not_mix_and_requests_of_one_user_see_their_own() -> None:
     counter = MatchCounter(MatchCounts(), 2, ACTIONS, WINDOWS_MS)
     item, times = np.array([0, 0, 1, 0]), NOW_MS - MINUTE_MS * np.array([9, 5, 8, 7])
-    index = counter.index(ITEMS, item, counter.groups(np.full(4, VIEW)))
+    index = counter.index(keys(ITEMS), item, counter.groups(np.full(4, VIEW)))
     names = match_names(MatchCounts(), ("item", "kind"), ACTIONS, WINDOWS_MS)
     # events 0 and 1 of one user, 2 and 3 of another
     ranges = np.array([[0, 2, 2], [2, 4, 4], [0, 1, 1]])
     numbers = counter.numbers(
         index,
         seen(times, ranges, np.full(3, NOW_MS)),
-        ITEMS[[0, 0, 0, 1]],
+        keys(ITEMS[[0, 0, 0, 1]]),
         np.array([0, 1, 2, 1]),
     )
     counts = Matches(names, numbers, {})
@@ -274,13 +283,13 @@ def test_users_do_not_mix_and_requests_of_one_user_see_their_own() -> None:
 
 def test_the_index_of_the_docstring() -> None:
     counter = MatchCounter(MatchCounts(), 1, {}, ())
-    keys, event_item = np.array([[70], [50]], np.uint64), np.array([0, 1, 0])
-    index = counter.index(keys, event_item, np.zeros(3, np.uint8))
-    assert [keys.tolist() for keys in index.distinct_keys] == [[50, 70]]
+    items, event_item = np.array([[70], [50]], np.uint64), np.array([0, 1, 0])
+    index = counter.index(keys(items), event_item, np.zeros(3, np.uint8))
+    assert [distinct.tolist() for distinct in index.distinct_keys] == [[50, 70]]
     assert index.bits == 2
     assert [entries.tolist() for entries in index.key_and_position] == [[1, 4, 6]]
     events = seen(np.array([1, 2, 3]), np.array([[0, 1, 3]]), np.array([4]))
-    numbers = counter.numbers(index, events, np.array([[70]], np.uint64), np.array([0]))
+    numbers = counter.numbers(index, events, keys(np.array([[70]], np.uint64)), np.array([0]))
     realtime, everything = np.expm1(numbers[0, :2]).round()
     assert (realtime, everything) == (1, 2)
 
@@ -289,11 +298,11 @@ def test_an_index_gives_back_its_keys_and_may_leave_out_what_is_not_wanted() -> 
     counter = MatchCounter(MatchCounts(), 2, ACTIONS, WINDOWS_MS)
     item = np.array([3, 0, 4, 2, 0])
     groups = counter.groups(np.full(5, VIEW))
-    index = counter.index(ITEMS, item, groups)
-    assert (index.event_keys() == ITEMS[item]).all()
+    index = counter.index(keys(ITEMS), item, groups)
+    assert (index.event_keys().values == ITEMS[item]).all()
     assert index.nbytes() >= 2 * 5 * 8
-    few = counter.index(ITEMS, item, groups, wanted=np.array([2]))
-    assert few.event_keys().tolist() == [[0, 0]] * 3 + [[C, 32]] + [[0, 0]]
+    few = counter.index(keys(ITEMS), item, groups, wanted=np.array([2]))
+    assert few.event_keys().values.tolist() == [[0, 0]] * 3 + [[C, 32]] + [[0, 0]]
 
 
 def naive(
@@ -374,16 +383,16 @@ def test_as_a_double_loop_counts(seed: int) -> None:
     )
     requested = seen(time_ms, ranges, now_ms)
     for wanted in (None, item):
-        index = counter.index(items, event_item, counter.groups(action), wanted=wanted)
-        numbers = counter.numbers(index, requested, items[item], request)
+        index = counter.index(keys(items), event_item, counter.groups(action), wanted=wanted)
+        numbers = counter.numbers(index, requested, keys(items[item]), request)
         names = match_names(counts, [f"c{c}" for c in range(columns)], actions, windows_ms)
         assert numbers.shape == (N, len(names))
         np.testing.assert_allclose(numbers, expected.reshape(numbers.shape), rtol=1e-6, atol=1e-7)
         # where all events and one candidate a request hold one key, the totals are its counts
         ones = np.ones((9, 1), np.uint64)
         one = MatchCounter(MatchCounts(last=False), 1, actions, windows_ms)
-        same = one.index(ones, event_item, counter.groups(action))
-        counted = one.numbers(same, requested, ones[np.zeros(Q, int)], np.arange(Q))
+        same = one.index(keys(ones), event_item, counter.groups(action))
+        counted = one.numbers(same, requested, keys(ones[np.zeros(Q, int)]), np.arange(Q))
         totals = counter.totals(index, requested)
         assert (totals == counted[:, : totals.shape[1]]).all()
         assert totals.shape[1] == len(match_total_names(actions, windows_ms))
@@ -404,6 +413,86 @@ def test_as_a_double_loop_counts(seed: int) -> None:
 )
 def test_windows_are_at_most_half_of_the_log(span_ms: int, windows_ms: tuple[int, ...]) -> None:
     assert fit_windows(span_ms) == windows_ms
+
+
+# -- lists -----------------------------------------------------------------------------------------
+
+TAGS = keys_of_ids(
+    JaggedArray.from_lists(
+        [[5, 6], [6, 7, 6], [UNKNOWN], [MISSING], [8], [], [5, 6, 7, 8]], dtype=np.int32
+    )
+)
+"""Ids of items 0 to 6"""
+
+
+def test_an_event_that_shares_any_value_of_a_list_counts_once() -> None:
+    counts = MatchCounts(recency=True)
+    counter = MatchCounter(counts, 2, ACTIONS, (HOUR_MS,))
+    kinds = np.array([[31]] * 6 + [[32]], np.uint64)
+    items = MatchKeys(values=kinds, lists=(TAGS,))
+    item = np.array([4, 0, 1, 2, 3, 5, 1])
+    minutes = np.array([90, 80, 50, 40, 30, 20, 10])
+    actions = np.array([VIEW, ORDER, VIEW, VIEW, VIEW, VIEW, ORDER])
+    index = counter.index(items, item, counter.groups(actions))
+    requested = seen(
+        NOW_MS - MINUTE_MS * minutes, np.array([[0, 6, 7], [1, 3, 3]]), np.full(2, NOW_MS)
+    )
+    candidate, request = np.array([0, 1, 2, 5, 6, 6]), np.array([0, 0, 0, 0, 0, 1])
+    numbers = counter.numbers(index, requested, items.select(candidate), request)
+    names = match_names(counts, ("kind", "tags"), ACTIONS, (HOUR_MS,))
+
+    def of(name: str) -> list[float]:
+        return numbers[:, names.index(name)].tolist()
+
+    def count(name: str) -> list[int]:
+        return [round(np.expm1(value)) for value in of(f"match_counts.tags.{name}")]
+
+    # 1h, realtime, all, newest; candidates 0, 1, 2 (unknown), 5 (empty) and 6 twice
+    assert count("view.1h") == [1, 1, 0, 0, 1, 1]
+    assert count("view.all") == [1, 1, 0, 0, 2, 1]
+    assert count("order.all") == [2, 2, 0, 0, 2, 1]
+    assert count("order.realtime") == [1, 1, 0, 0, 1, 0]
+    assert count("order.last") == [1, 1, 0, 0, 1, 1]
+    assert count("view.last") == [0, 0, 0, 0, 0, 1], "the newest view of the first has no tags"
+    assert of("match_last.tags") == [1, 1, 0, 0, 1, 1]
+    assert of("match_age.tags.missing") == [0, 0, 1, 1, 0, 0]
+    hours = np.expm1(np.array(of("match_age.tags")) * np.log1p(TEN_YEARS_HOURS))
+    np.testing.assert_allclose(hours[[0, 1, 4, 5]], np.array([10, 10, 10, 50]) / 60, rtol=1e-5)
+    # the column of one value is counted as without lists
+    single = MatchCounter(counts, 1, ACTIONS, (HOUR_MS,))
+    alone = single.numbers(
+        single.index(keys(kinds), item, counter.groups(actions)),
+        requested,
+        keys(kinds[candidate]),
+        request,
+    )
+    own = [n for n, name in enumerate(names) if ".kind" in name]
+    assert (numbers[:, own] == alone).all()
+
+
+def test_lists_are_counted_as_a_set_of_events(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    counter = MatchCounter(MatchCounts(), 1, {}, ())
+    drawn = [rng.integers(0, 7, rng.integers(0, 5)).tolist() for _ in range(30)]
+    tags = keys_of_ids(JaggedArray.from_lists(drawn, dtype=np.int32))
+    items = MatchKeys(values=np.zeros((30, 0), np.uint64), lists=(tags,))
+    item, request = rng.integers(0, 30, 40), np.sort(rng.integers(0, 3, 25))
+    ranges = np.array([[0, 5, 12], [12, 12, 30], [33, 38, 40]])
+    candidate, groups = rng.integers(0, 30, 25), counter.groups(np.zeros(40, np.int64))
+    requested = seen(np.arange(40), ranges, np.full(3, 50))
+    known = [{tag for tag in each if tag >= FIRST} for each in drawn]
+    everything = [
+        sum(bool(known[c] & known[item[e]]) for e in range(ranges[q, 0], ranges[q, 2]))
+        for c, q in zip(candidate.tolist(), request.tolist(), strict=True)
+    ]
+    index = counter.index(items, item, groups)
+    again = counter.index(index.event_keys(), np.arange(40), groups)
+    few = counter.index(items, item, groups, wanted=candidate)
+    for cells in (1 << 24, 1):
+        monkeypatch.setattr("hemix.features.match_counter._CELLS", cells)
+        for each in (index, again, few):
+            numbers = counter.numbers(each, requested, items.select(candidate), request)
+            assert np.expm1(numbers[:, 1]).round().astype(int).tolist() == everything
 
 
 # -- schema ----------------------------------------------------------------------------------------
@@ -435,6 +524,15 @@ def test_on_by_default_in_the_columns_that_events_carry() -> None:
     assert MatchCounts().windows_ms is None and MatchCounts().last
     nothing = "name: n\nlabels: {click: {}}\nsplit: {valid: 2026-01-07, test: 2026-01-08}"
     assert Schema.parse(nothing).match_columns == ()
+
+
+def test_lists_and_hashed_ids_are_compared_where_the_schema_names_them() -> None:
+    hashed = SCHEMA.replace(
+        "kind: {type: categorical}", "kind: {type: categorical, hash: {rows: 9}}"
+    )
+    parsed = schema("{columns: [tags, kind]}", hashed)
+    assert parsed.match_columns == ("kind", "tags"), "lists follow"
+    assert MatchColumns.of(parsed) == MatchColumns(keys=[0], jagged=[0])
 
 
 def test_off_is_remembered() -> None:
@@ -476,7 +574,6 @@ def test_settings_are_read_and_written() -> None:
     [
         ("{columns: [kindd]}", "columns", ["'kindd'", "did you mean kind?"]),
         ("{columns: [way]}", "columns", ["'way'"]),
-        ("{columns: [tags]}", "columns", ["tags"]),
         ("{columns: [price]}", "columns", ["price"]),
         ("{columns: [kind, kind]}", "columns", ["kind, kind"]),
         ("{columns: []}", "columns", []),

@@ -110,6 +110,24 @@ def test_the_loader_counts_values_that_no_vocabulary_knows(tmp_path: Path) -> No
     assert data("train/cross.numbers").shape == (4, 0), "nothing of it is stored by impression"
 
 
+def test_lists_and_hashed_ids_match_by_any_value_and_by_raw_keys(tmp_path: Path) -> None:
+    """A hash of one row: two kinds have one id, but their keys differ."""
+    text = schema("match_counts: {columns: [tags, kind]}").replace(
+        "kind: {type: categorical, vocabulary: {min_count: 99}}",
+        "kind: {type: categorical, hash: {rows: 1}}\n"
+        "    tags: {type: categorical, multi: true, vocabulary: {min_count: 2}}",
+    )
+    items = {**ITEMS, "tags": [["x", "y"], ["y", "y"], None, ["x", "rare"]]}
+    data = prepared(tmp_path, text, impressions=impressions(), events=EVENTS, items=items)
+    names = Dataset(data.folder).spec.cross.number_names
+    assert names[0].startswith("match_counts.kind.") and names[-1] == "match_age.tags.missing"
+    # events: view of a (x, y), view of c (none), order of d (x), view of b (y)
+    assert train_counts(data.folder, "match_counts.tags.view.all") == [[2], [2], [0], [1]]
+    assert train_counts(data.folder, "match_counts.tags.order.all") == [[1], [0], [0], [1]]
+    assert train_counts(data.folder, "match_counts.tags.view.last") == [[1], [1], [0], [0]]
+    assert train_counts(data.folder, "match_counts.kind.view.all") == [[2], [2], [0], [0]]
+
+
 def test_the_windows_fit_the_log_or_are_the_schemas(tmp_path: Path) -> None:
     """Of impressions as events too; events without a time and of valid days do not count."""
     recent = events(("a", at(0, 8), "view"), ("c", at(0, 9), "view"))
