@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from hemix.data.keys import keys_of
+from hemix.data.keys import NULL_KEY, keys_of
 from hemix.data.levels import level_features
 from hemix.data.raw_columns import RawColumn, Where, numbers_of
 from hemix.data.spec import TIMELESS_MS
@@ -58,8 +58,8 @@ class DecodedRows:
     """Checked rows of a log, in the order of the log."""
 
     rows: Rows
-    """``user``: int32, the position among :attr:`users`; ``item``: uint64, the key; ``log_row``:
-    int64, the row in the log; and the columns of :func:`decode`
+    """``user``: int32, the position among :attr:`users`; ``item``: uint64, the key, NULL_KEY of
+    events without an item; ``log_row``: int64, the row in the log; and those of :func:`decode`
     """
     users: KeyTexts
     """The users of the rows, in the order of their first appearance"""
@@ -170,7 +170,7 @@ def _roles(schema: Schema, chunk: Chunk) -> Rows:
 
 def _decode_events(job: PrepareJob, chunk: Chunk) -> DecodedRows:
     schema, columns, clock = job.schema, chunk.columns, job.logs.event_clock
-    users, rows, texts = _ids(schema, chunk)
+    users, rows, texts = _ids(schema, chunk, items_nullable=True)
     rows |= {
         "time_ms": times_of(clock, columns[clock], schema.clock, chunk.where),
         "hash": chunk_hashes(chunk, {clock: schema.clock}),
@@ -278,13 +278,19 @@ def valid_from_times(
 # -- of impressions and events ---------------------------------------------------------------------
 
 
-def _ids(schema: Schema, chunk: Chunk) -> tuple[KeyTexts, Rows, dict[str, KeyTexts]]:
-    """The users; the rows with ``user``, ``item`` and ``log_row``; and the texts of the items."""
-    for column in (schema.user, schema.item):
-        check_ids(column, chunk.columns[column], chunk.where)
+def _ids(
+    schema: Schema, chunk: Chunk, *, items_nullable: bool = False
+) -> tuple[KeyTexts, Rows, dict[str, KeyTexts]]:
+    """The users; the rows with ``user``, ``item`` and ``log_row``; and the texts of the items.
+
+    The key of a null item is NULL_KEY.
+    """
+    check_ids(schema.user, chunk.columns[schema.user], chunk.where)
+    check_ids(schema.item, chunk.columns[schema.item], chunk.where, nullable=items_nullable)
     users, user = KeyTexts.of(chunk.columns[schema.user])
     items, item = KeyTexts.of(chunk.columns[schema.item])
-    rows: Rows = {"user": user, "item": items.keys[item], "log_row": chunk.log_row}
+    keys = np.append(items.keys, NULL_KEY)  # the code of null is -1
+    rows: Rows = {"user": user, "item": keys[item], "log_row": chunk.log_row}
     return users, rows, {ITEMS: items}
 
 

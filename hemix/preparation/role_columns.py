@@ -45,7 +45,7 @@ def check_not_null(column: str, values: pa.Array, where: Where) -> None:
         raise where.error(row, column, "expected a value, found null; fill it, or drop such rows")
 
 
-def check_ids(column: str, values: pa.Array, where: Where) -> None:
+def check_ids(column: str, values: pa.Array, where: Where, *, nullable: bool = False) -> None:
     """Refuse values that cannot be the id of a user, an item or a request.
 
     These are null, NaN, infinity and empty text; a server refuses them as well.
@@ -54,15 +54,19 @@ def check_ids(column: str, values: pa.Array, where: Where) -> None:
         column: Its name, for messages.
         values: Its values.
         where: File and first row, for messages.
+        nullable: Take null, as the item of an event without one.
 
     Raises:
         DataError: With the first such value.
     """
-    check_not_null(column, values, where)
+    if not nullable:
+        check_not_null(column, values, where)
     if pa.types.is_floating(values.type):
         numbers_of(column, values, where)
     if pa.types.is_string(values.type) or pa.types.is_binary(values.type):
-        empty = pc.equal(pc.binary_length(values), 0).to_numpy(zero_copy_only=False)
+        empty = (
+            pc.equal(pc.binary_length(values), 0).fill_null(False).to_numpy(zero_copy_only=False)
+        )
         if empty.any():
             row = int(np.argmax(empty))
             raise where.error(

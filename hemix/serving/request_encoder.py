@@ -18,6 +18,7 @@ from hemix.data.encode import Encoders
 from hemix.data.entities import EntityTable, MatchColumns, coordinates_features, history_numbers
 from hemix.data.history import find_history_ranges
 from hemix.data.keys import distinct, keys_of_texts
+from hemix.data.versions import NO_ITEM_ROW
 from hemix.errors import RequestError
 from hemix.features.match_index import MatchIndex, MatchKeys
 from hemix.features.seen_events import SeenEvents
@@ -188,7 +189,7 @@ class RequestEncoder:
         """Encode the items of events as they were at the events' times.
 
         Args:
-            ids: string [E]: the item of every event.
+            ids: string [E]: the item of every event; empty for none.
             time_ms: int64 [E]: the time of every event.
             live: Features that events set for items.
 
@@ -198,6 +199,8 @@ class RequestEncoder:
         distinct_ids, codes = distinct(ids)
         names = distinct_ids.to_pylist()
         rows = self.items.rows_at(self.items.numbers(distinct_ids)[codes], time_ms)
+        if "" in names:
+            rows[codes == names.index("")] = NO_ITEM_ROW
         features = [live.get(name, _NOTHING) for name in names]
         applies = np.array([f.revision > 0 for f in features], dtype=bool)[codes]
         if self._versioned:  # features that were set after an event do not apply to it
