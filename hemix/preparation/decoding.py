@@ -27,6 +27,7 @@ from hemix.preparation.role_columns import (
     check_not_null,
     labels_of,
     positions_of,
+    propensities_of,
     score_numbers_of,
     weights_of,
 )
@@ -157,6 +158,10 @@ def _roles(schema: Schema, chunk: Chunk) -> Rows:
         rows["request"] = keys_of(columns[roles.request_id])
     if roles.weight is not None:
         rows["weight"] = weights_of(roles.weight, columns[roles.weight], where)
+    if roles.propensity is not None:
+        column, floor = roles.propensity.column, roles.propensity.floor
+        propensities = propensities_of(column, columns[column], where, floor=floor)
+        rows["weight"] = (rows.get("weight", 1) / propensities).astype(np.float32)
     if roles.bias is not None:
         bias = roles.bias
         rows["bias"] = positions_of(

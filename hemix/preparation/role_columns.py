@@ -19,6 +19,7 @@ __all__ = [
     "check_not_null",
     "labels_of",
     "positions_of",
+    "propensities_of",
     "score_numbers_of",
     "weights_of",
 ]
@@ -140,6 +141,35 @@ def weights_of(column: str, values: pa.Array, where: Where) -> Array:
             f"expected a weight of 0 or of at least {least}, found {numbers[row]:g}",
         )
     return numbers.astype(np.float32)
+
+
+def propensities_of(column: str, values: pa.Array, where: Where, *, floor: float) -> Array:
+    """Read probabilities by which weights are divided.
+
+    Args:
+        column: Its name, for messages.
+        values: Numbers above 0, at most 1.
+        where: File and first row, for messages.
+        floor: The value of all smaller ones.
+
+    Returns:
+        float64 [rows].
+
+    Raises:
+        DataError: With the first value that is null or no such number.
+    """
+    check_not_null(column, values, where)
+    numbers = numbers_of(column, values, where)
+    wrong = (numbers <= 0) | (numbers > 1)
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise where.error(
+            row,
+            column,
+            f"expected a probability above 0 and at most 1, found {numbers[row]:g}; drop rows that "
+            "cannot have been shown",
+        )
+    return np.maximum(numbers, floor)
 
 
 def score_numbers_of(column: str, values: pa.Array, where: Where) -> Array:
