@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from hemix.data.keys import KeyMap
 from hemix.data.layout import Block, load_array, save_array
+from hemix.data.learned_states import states_from_json
 from hemix.data.levels import all_features, level_features, level_spec
 from hemix.data.raw_columns import RawColumn, Where
 from hemix.data.spec import InputSpec, Task
@@ -329,8 +330,13 @@ class Encoders:
         return [("users", self.users), ("items", self.items)]
 
     @classmethod
-    def load(cls, folder: Path) -> Encoders:
+    def load(cls, folder: Path, *, with_ids: bool = True) -> Encoders:
         """Read the folder of :meth:`save`.
+
+        Args:
+            folder: The folder.
+            with_ids: Read the vocabularies and the numbers of users and items. False: they are
+                empty, for values that none of them knows.
 
         Raises:
             DataError: A file is missing, damaged or of another version.
@@ -349,6 +355,8 @@ class Encoders:
             )
 
         def key_map(stem: str) -> KeyMap:
+            if not with_ids:
+                return KeyMap.empty()
             # in memory, not memory-mapped: look-ups are random accesses
             return KeyMap(
                 np.array(load_array(path.parent / f"{stem}.keys.npy")),
@@ -361,11 +369,15 @@ class Encoders:
         }
         return cls(
             schema=schema,
-            seen={name: np.array(load_array(file)) for name, file in seen.items() if file.exists()},
+            seen={
+                name: np.array(load_array(file))
+                for name, file in seen.items()
+                if with_ids and file.exists()
+            },
             vocabularies={
                 name: key_map(f"{i:03d}") for i, name in enumerate(content["vocabularies"])
             },
-            states=_states_from_json(schema, content, path),
+            states=states_from_json(schema, content, path),
             actions=tuple(content["actions"]),
             match_actions=content["match_actions"],
             match_windows_ms=tuple(content["match_windows_ms"]),
@@ -378,23 +390,3 @@ def _stack(columns: list[Array], rows: int, dtype: type[np.generic]) -> Array:
     if not columns:
         return np.zeros((rows, 0), dtype)
     return np.stack(columns, axis=1).astype(dtype, copy=False)
-
-
-def _states_from_json(
-    schema: Schema, content: Mapping[str, Any], path: Path
-) -> dict[StatePath, Any]:
-    states: dict[StatePath, Any] = {}
-    for level, name, feature in all_features(schema):
-        state_path = feature.state_path(level, name)
-        if state_path is None:
-            continue
-        state: Any = content
-        for key in state_path:
-            if not isinstance(state, Mapping) or key not in state:
-                missing = ".".join(state_path)
-                raise DataError(
-                    f"{path}: damaged: {missing}, learned for {level}.{name}, is missing"
-                )
-            state = state[key]
-        states[state_path] = feature.state_from_json(state)
-    return states

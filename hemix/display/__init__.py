@@ -3,7 +3,7 @@
 from hemix.display.benchmarks import benchmark_table
 from hemix.display.evaluation import demo_summary, metrics_table, notes_lines
 from hemix.display.experiments import experiment_table, power_line
-from hemix.display.preparation import manifest_summary
+from hemix.display.preparation import check_summary, manifest_summary
 from hemix.display.progress import Display
 from hemix.display.scoring import scoring_notes
 from hemix.display.serving import serving_banner
@@ -16,6 +16,7 @@ __all__ = [
     "StudyDisplay",
     "TrainingDisplay",
     "benchmark_table",
+    "check_summary",
     "counts_line",
     "demo_summary",
     "experiment_table",

@@ -39,6 +39,19 @@ class MatchKeys:
         lists = tuple(column.select(rows) for column in self.lists)
         return MatchKeys(values=self.values.take(rows, axis=0), lists=lists)
 
+    def without(self, rows: npt.NDArray[np.bool_]) -> MatchKeys:
+        """Return the keys with NULL_KEY in the rows of a mask, bool [rows]."""
+        lists = (
+            (column, np.where(np.repeat(rows, column.lengths), NULL_KEY, column.values))
+            for column in self.lists
+        )
+        return MatchKeys(
+            values=np.where(rows[:, None], NULL_KEY, self.values),
+            lists=tuple(
+                JaggedArray(values=values, offsets=column.offsets) for column, values in lists
+            ),
+        )
+
     @classmethod
     def concatenate(cls, keys: Sequence[MatchKeys]) -> MatchKeys:
         """Return all rows of at least one."""

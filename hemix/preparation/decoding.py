@@ -112,13 +112,13 @@ def decode(job: PrepareJob, log: LogName, chunk: Chunk) -> DecodedRows:
 
 def _decode_impressions(job: PrepareJob, chunk: Chunk) -> DecodedRows:
     schema, columns = job.schema, chunk.columns
-    users, rows, texts = _ids(schema, chunk)
+    users, rows, texts, keys = _ids(schema, chunk)
     clock = schema.clock
     check_not_null(clock.column, columns[clock.column], chunk.where)
     time_ms = times_of(clock.column, columns[clock.column], clock, chunk.where, is_clock=True)
     rows |= {
         "time_ms": time_ms,
-        "hash": chunk_hashes(chunk, job.logs.clocks),
+        "hash": chunk_hashes(chunk, job.logs.clocks, keys),
         "split": job.splitter.assign(chunk, time_ms),
         **_labels(schema, chunk),
         **_roles(schema, chunk),
@@ -175,10 +175,10 @@ def _roles(schema: Schema, chunk: Chunk) -> Rows:
 
 def _decode_events(job: PrepareJob, chunk: Chunk) -> DecodedRows:
     schema, columns, clock = job.schema, chunk.columns, job.logs.event_clock
-    users, rows, texts = _ids(schema, chunk, items_nullable=True)
+    users, rows, texts, keys = _ids(schema, chunk, items_nullable=True)
     rows |= {
         "time_ms": times_of(clock, columns[clock], schema.clock, chunk.where),
-        "hash": chunk_hashes(chunk, {clock: schema.clock}),
+        "hash": chunk_hashes(chunk, {clock: schema.clock}, keys),
     }
     raw = {
         name: field.read(name, columns, chunk.rows, chunk.where)
@@ -285,18 +285,18 @@ def valid_from_times(
 
 def _ids(
     schema: Schema, chunk: Chunk, *, items_nullable: bool = False
-) -> tuple[KeyTexts, Rows, dict[str, KeyTexts]]:
-    """The users; the rows with ``user``, ``item`` and ``log_row``; and the texts of the items.
-
-    The key of a null item is NULL_KEY.
+) -> tuple[KeyTexts, Rows, dict[str, KeyTexts], dict[str, Array]]:
+    """The users; the rows with ``user``, ``item`` and ``log_row``; the texts of the items; and by
+    column the keys of both. The key of a null item is NULL_KEY.
     """
     check_ids(schema.user, chunk.columns[schema.user], chunk.where)
     check_ids(schema.item, chunk.columns[schema.item], chunk.where, nullable=items_nullable)
     users, user = KeyTexts.of(chunk.columns[schema.user])
     items, item = KeyTexts.of(chunk.columns[schema.item])
-    keys = np.append(items.keys, NULL_KEY)  # the code of null is -1
-    rows: Rows = {"user": user, "item": keys[item], "log_row": chunk.log_row}
-    return users, rows, {ITEMS: items}
+    item_keys = np.append(items.keys, NULL_KEY)[item]  # the code of null is -1
+    rows: Rows = {"user": user, "item": item_keys, "log_row": chunk.log_row}
+    keys = {schema.user: users.keys[user], schema.item: item_keys}
+    return users, rows, {ITEMS: items}, keys
 
 
 def _merge(texts: dict[str, KeyTexts], more: Mapping[str, KeyTexts]) -> None:

@@ -15,7 +15,7 @@ import pytest
 from hemix.errors import HemixError
 from hemix.preparation import prepare
 from hemix.preparation.spark.engine import SparkEngine
-from tests.preparation.spark.same_bytes import file_hashes
+from tests.preparation.same_bytes import file_hashes
 from tests.preparation.spark.sessions import spark_session
 
 ROWS = 60
