@@ -118,5 +118,7 @@ class Roles(SchemaSection):
     weight: str | None = None
     propensity: Propensity | None = None
     bias: Bias | None = None
+    row_key: str | None = None
+    """Each row's key of the user's own, which predictions repeat. No model reads it."""
     negative_sampling_rate: Annotated[float, Field(gt=0, le=1)] | None = None
     """Fraction of the first label's negatives in the log. Scores are corrected for it exactly."""
