@@ -27,7 +27,7 @@ from hemix.evaluation.notes import evaluation_notes
 from hemix.evaluation.predictions import Predictions
 from hemix.evaluation.report import write_report
 from hemix.features.history_counts import HISTORY_COUNTS
-from hemix.features.match_counts import MATCH_AGE, MATCH_COUNTS, MATCH_TOTALS
+from hemix.features.match_counts import MATCH_AGE, MATCH_COUNTS, MATCH_LAST, MATCH_TOTALS
 from hemix.runs.baselines import (
     TouchedBefore,
     item_values,
@@ -296,7 +296,7 @@ def _feature_changes(run: Run) -> dict[str, Callable[[int], dict[str, Any]]]:
     names = [(level, name) for level, name, _ in schema.features]
     names += [(schema.statistic_level(name), name) for name in schema.statistics]
     counts = [("context", HISTORY_COUNTS), ("context", MATCH_TOTALS)]
-    counts += [("cross", MATCH_COUNTS), ("cross", MATCH_AGE)]
+    counts += [("cross", name) for name in (MATCH_COUNTS, MATCH_LAST, MATCH_AGE)]
     names += [(level, name) for level, name in counts if getattr(run.spec, level).numbers_of(name)]
 
     def permuted(level: str, name: str, seed: int) -> dict[str, Any]:
