@@ -23,21 +23,28 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hemix.api import (
         PrepareOptions,
+        ScoreOptions,
         ablate,
         bench,
+        check,
         compare,
         demo,
+        derive,
         doctor,
         evaluate,
         experiment,
         export,
         import_logs,
         import_models,
+        init,
+        json_schema,
         log_export,
         log_replay,
         predict,
         prepare,
+        quick_search,
         scale,
+        score,
         serve,
         simulate,
         store_load,
@@ -48,6 +55,7 @@ if TYPE_CHECKING:
     from hemix.data.dataset import Dataset
     from hemix.errors import HemixError
     from hemix.lab.abtest.plan import ExperimentPlan
+    from hemix.lab.benchmarks.options import BenchOptions
     from hemix.lab.studies.ablate import AblateConfig
     from hemix.lab.studies.compare import CompareConfig
     from hemix.lab.studies.options import StudyOptions
@@ -63,6 +71,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AblateConfig",
+    "BenchOptions",
     "Callback",
     "Client",
     "CompareConfig",
@@ -74,14 +83,17 @@ __all__ = [
     "Run",
     "ScaleConfig",
     "Schema",
+    "ScoreOptions",
     "ServeConfig",
     "Settings",
     "StudyOptions",
     "ablate",
     "bench",
     "build_settings",
+    "check",
     "compare",
     "demo",
+    "derive",
     "doctor",
     "evaluate",
     "experiment",
@@ -89,12 +101,16 @@ __all__ = [
     "function_callback",
     "import_logs",
     "import_models",
+    "init",
+    "json_schema",
     "log_export",
     "log_replay",
     "predict",
     "prepare",
+    "quick_search",
     "register_model",
     "scale",
+    "score",
     "serve",
     "simulate",
     "store_load",
@@ -103,6 +119,7 @@ __all__ = [
 
 _MODULES = {
     "AblateConfig": "hemix.lab.studies.ablate",
+    "BenchOptions": "hemix.lab.benchmarks.options",
     "Callback": "hemix.training.callbacks",
     "Client": "hemix.client",
     "CompareConfig": "hemix.lab.studies.compare",
@@ -114,6 +131,7 @@ _MODULES = {
     "Run": "hemix.runs.folder",
     "ScaleConfig": "hemix.lab.studies.scale",
     "Schema": "hemix.schema",
+    "ScoreOptions": "hemix.api.training",
     "ServeConfig": "hemix.serving.config",
     "Settings": "hemix.settings",
     "StudyOptions": "hemix.lab.studies.options",

@@ -43,6 +43,7 @@ __all__ = [
     "decode_entities",
     "entity_columns",
     "log_table",
+    "valid_from_times",
 ]
 
 Array = npt.NDArray[Any]
@@ -110,13 +111,13 @@ def decode(job: PrepareJob, log: LogName, chunk: Chunk) -> DecodedRows:
 
 def _decode_impressions(job: PrepareJob, chunk: Chunk) -> DecodedRows:
     schema, columns = job.schema, chunk.columns
-    users, rows, texts = _ids(schema, chunk)
+    users, rows, texts, keys = _ids(schema, chunk)
     clock = schema.clock
     check_not_null(clock.column, columns[clock.column], chunk.where)
     time_ms = times_of(clock.column, columns[clock.column], clock, chunk.where, is_clock=True)
     rows |= {
         "time_ms": time_ms,
-        "hash": chunk_hashes(chunk, job.logs.clocks),
+        "hash": chunk_hashes(chunk, job.logs.clocks, keys),
         "split": job.splitter.assign(chunk, time_ms),
         **_labels(schema, chunk),
         **_roles(schema, chunk),
@@ -169,10 +170,10 @@ def _roles(schema: Schema, chunk: Chunk) -> Rows:
 
 def _decode_events(job: PrepareJob, chunk: Chunk) -> DecodedRows:
     schema, columns, clock = job.schema, chunk.columns, job.logs.event_clock
-    users, rows, texts = _ids(schema, chunk)
+    users, rows, texts, keys = _ids(schema, chunk)
     rows |= {
         "time_ms": times_of(clock, columns[clock], schema.clock, chunk.where),
-        "hash": chunk_hashes(chunk, {clock: schema.clock}),
+        "hash": chunk_hashes(chunk, {clock: schema.clock}, keys),
     }
     raw = {
         name: field.read(name, columns, chunk.rows, chunk.where)
@@ -218,10 +219,10 @@ def decode_entities(
     }
     rows: Rows = {
         "log_row": chunk.log_row,
-        "valid_from_ms": _valid_from(schema, columns, chunk.rows, where),
+        "valid_from_ms": valid_from_times(schema, columns, chunk.rows, where),
     }
     rows |= {f"{level}.{name}": column for name, column in raw.items() if column is not None}
-    scores = job.logs.score_columns if level == "item" else ()
+    scores = job.schema.score_columns if level == "item" else ()
     if scores:
         numbers = [score_numbers_of(column, columns[column], where) for column in scores]
         rows["raw"] = np.stack(numbers, axis=1)
@@ -240,15 +241,30 @@ def entity_columns(job: PrepareJob, level: Literal["user", "item"]) -> list[str]
     features = schema.features.level(level).items()
     columns = [schema.user if level == "user" else schema.item]
     columns += [column for name, feature in features for column in feature.columns(name)]
-    columns += job.logs.score_columns if level == "item" else ()
+    columns += job.schema.score_columns if level == "item" else ()
     since = schema.valid_from
     if table is not None and since is not None and since in table.names:
         columns.append(since)
     return columns
 
 
-def _valid_from(schema: Schema, columns: Mapping[str, pa.Array], rows: int, where: Where) -> Array:
-    """int64 [rows]; TIMELESS_MS without versions."""
+def valid_from_times(
+    schema: Schema, columns: Mapping[str, pa.Array], rows: int, where: Where
+) -> Array:
+    """Return when the rows of a table of users or items begin to apply.
+
+    Args:
+        schema: Names the column.
+        columns: The columns of the table.
+        rows: Number of rows.
+        where: Where the rows come from, for messages.
+
+    Returns:
+        int64 [rows], ms UTC; TIMELESS_MS without versions.
+
+    Raises:
+        DataError: A value is no time; names file, row and column.
+    """
     since = schema.valid_from
     if since is None or since not in columns:
         return np.full(rows, TIMELESS_MS, dtype=np.int64)
@@ -262,14 +278,20 @@ def _valid_from(schema: Schema, columns: Mapping[str, pa.Array], rows: int, wher
 # -- of impressions and events ---------------------------------------------------------------------
 
 
-def _ids(schema: Schema, chunk: Chunk) -> tuple[KeyTexts, Rows, dict[str, KeyTexts]]:
-    """The users; the rows with ``user``, ``item`` and ``log_row``; and the texts of the items."""
+def _ids(
+    schema: Schema, chunk: Chunk
+) -> tuple[KeyTexts, Rows, dict[str, KeyTexts], dict[str, Array]]:
+    """The users; the rows with ``user``, ``item`` and ``log_row``; the texts of the items; and by
+    column the keys of both.
+    """
     for column in (schema.user, schema.item):
         check_ids(column, chunk.columns[column], chunk.where)
     users, user = KeyTexts.of(chunk.columns[schema.user])
     items, item = KeyTexts.of(chunk.columns[schema.item])
-    rows: Rows = {"user": user, "item": items.keys[item], "log_row": chunk.log_row}
-    return users, rows, {ITEMS: items}
+    item_keys = items.keys[item]
+    rows: Rows = {"user": user, "item": item_keys, "log_row": chunk.log_row}
+    keys = {schema.user: users.keys[user], schema.item: item_keys}
+    return users, rows, {ITEMS: items}, keys
 
 
 def _merge(texts: dict[str, KeyTexts], more: Mapping[str, KeyTexts]) -> None:

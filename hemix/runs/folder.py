@@ -42,8 +42,8 @@ __all__ = [
 ]
 
 INFO_FILE = "run.json"
-RUN_FORMAT = SavedFormat(version=5, error=RunError, remedy="train the run again")
-"""Of run.json, settings.yaml and the weights; 5 since train.gradient_accumulation counts slots."""
+RUN_FORMAT = SavedFormat(version=6, error=RunError, remedy="train the run again")
+"""Of run.json, settings.yaml and the weights; 6 since projections of events have no bias."""
 METRICS_FILE = "metrics.json"
 METRICS_FORMAT = SavedFormat(
     version=1,
