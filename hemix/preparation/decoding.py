@@ -31,7 +31,7 @@ from hemix.preparation.role_columns import (
     weights_of,
 )
 from hemix.preparation.rows import Rows
-from hemix.preparation.texts import ITEMS, KeyTexts, observed_texts
+from hemix.preparation.texts import ITEMS, KeyTexts, observed_texts, text_bytes
 from hemix.preparation.times import times_of
 from hemix.schema import Schema
 
@@ -91,9 +91,9 @@ def decode(job: PrepareJob, log: LogName, chunk: Chunk) -> DecodedRows:
 
     Returns:
         Columns by name. Impressions: ``time_ms``, ``hash``, ``split``, ``label.*``,
-        ``available.*``, ``request``, ``weight``, ``bias``, ``context.*``, ``cross.*`` and, without
-        an events table, ``event.*``. Events: ``time_ms``, ``hash``, ``event.*``. Users:
-        ``valid_from_ms``, ``user.*``.
+        ``available.*``, ``request``, ``row_key``, ``weight``, ``bias``, ``context.*``, ``cross.*``
+        and, without an events table, ``event.*``. Events: ``time_ms``, ``hash``, ``event.*``.
+        Users: ``valid_from_ms``, ``user.*``.
 
     Raises:
         DataError: A value cannot be used; names file, row and column.
@@ -120,7 +120,7 @@ def _decode_impressions(job: PrepareJob, chunk: Chunk) -> DecodedRows:
         "hash": chunk_hashes(chunk, job.logs.clocks, keys),
         "split": job.splitter.assign(chunk, time_ms),
         **_labels(schema, chunk),
-        **_roles(schema, chunk),
+        **_roles(job, chunk),
     }
     levels = ["context", "cross"]
     if schema.history_source == "impressions":
@@ -149,9 +149,15 @@ def _labels(schema: Schema, chunk: Chunk) -> Rows:
     return rows
 
 
-def _roles(schema: Schema, chunk: Chunk) -> Rows:
-    where, columns, roles = chunk.where, chunk.columns, schema.roles
+def _roles(job: PrepareJob, chunk: Chunk) -> Rows:
+    where, columns, roles = chunk.where, chunk.columns, job.schema.roles
     rows: Rows = {}
+    if roles.row_key is not None:
+        keys = columns[roles.row_key]
+        check_ids(roles.row_key, keys, where)
+        rows["row_key"] = (
+            keys.cast(pa.int64()).to_numpy() if job.logs.row_keys_are_int64 else text_bytes(keys)
+        )
     if roles.request_id is not None:
         check_ids(roles.request_id, columns[roles.request_id], where)
         rows["request"] = keys_of(columns[roles.request_id])

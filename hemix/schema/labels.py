@@ -36,13 +36,21 @@ class Label(SchemaSection):
 
 
 def check_labels(schema: Schema) -> None:
-    """Check names of labels and their ``given`` labels; raise ValueError with the key."""
+    """Check names of labels and their ``given`` labels, and that predictions can repeat the row
+    key; raise ValueError with the key.
+    """
     conditional_outputs = schema.outputs[len(schema.labels) :]
     prediction_columns = {
         *("score", "log_row", "time_ms"),
         *(schema.user, schema.item),
         *conditional_outputs,
     }
+    row_key = schema.roles.row_key
+    if row_key in {*prediction_columns, *schema.labels}:
+        raise InvalidKey(
+            "roles.row_key",
+            f"{row_key!r} is taken by a column of the predictions; name another column",
+        )
     earlier: list[str] = []
     for name, label in schema.labels.items():
         if name in prediction_columns:

@@ -8,6 +8,7 @@ everything that the next step depends on.
 from __future__ import annotations
 
 import os
+import shlex
 import time
 from collections.abc import Callable, Sequence
 
@@ -254,10 +255,10 @@ class Trainer:
         self._save(f"step-{step:08d}")
         launched = job.distributed is not None and LAUNCHED in os.environ
         processes = f"--processes {job.processes} " if launched else ""
+        folders = f"--data {shlex.quote(str(job.data.folder))} --out {shlex.quote(str(job.out))}"
         raise Interrupted(
             f"stopped at step {step} of {self._total_steps}, checkpoint saved",
-            hint=f"continue with: hemix train --resume {processes}--data {job.data.folder} "
-            f"--out {job.out}",
+            hint=f"continue with: hemix train --resume {processes}{folders}",
         )
 
     def _save(self, name: str, *, background: bool = False) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,16 +27,7 @@ from hemix.preparation.spark.engine import SparkEngine
 from hemix.preparation.splits import Splitter
 from hemix.preparation.user_partitions import partition_of
 from tests.preparation.same_bytes import file_hashes
-from tests.preparation.spark.sessions import spark_session
 from tests.refusals import raises
-
-
-@pytest.fixture(scope="module")
-def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """Two threads; a task has three attempts."""
-    with spark_session("local[2,3]", tmp_path_factory.mktemp("spark")) as session:
-        yield session
-
 
 # -- partition -------------------------------------------------------------------------------------
 
