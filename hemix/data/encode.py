@@ -325,8 +325,13 @@ class Encoders:
         return [("users", self.users), ("items", self.items)]
 
     @classmethod
-    def load(cls, folder: Path) -> Encoders:
+    def load(cls, folder: Path, *, with_ids: bool = True) -> Encoders:
         """Read the folder of :meth:`save`.
+
+        Args:
+            folder: The folder.
+            with_ids: Read the vocabularies and the numbers of users and items. False: they are
+                empty, for values that none of them knows.
 
         Raises:
             DataError: A file is missing, damaged or of another version.
@@ -345,6 +350,8 @@ class Encoders:
             )
 
         def key_map(stem: str) -> KeyMap:
+            if not with_ids:
+                return KeyMap.empty()
             # in memory, not memory-mapped: look-ups are random accesses
             return KeyMap(
                 np.array(load_array(path.parent / f"{stem}.keys.npy")),
@@ -357,7 +364,11 @@ class Encoders:
         }
         return cls(
             schema=schema,
-            seen={name: np.array(load_array(file)) for name, file in seen.items() if file.exists()},
+            seen={
+                name: np.array(load_array(file))
+                for name, file in seen.items()
+                if with_ids and file.exists()
+            },
             vocabularies={
                 name: key_map(f"{i:03d}") for i, name in enumerate(content["vocabularies"])
             },

@@ -3,8 +3,9 @@
 from hemix.display.benchmarks import benchmark_table
 from hemix.display.evaluation import demo_summary, metrics_table, notes_lines
 from hemix.display.experiments import experiment_table, power_line
-from hemix.display.preparation import manifest_summary
+from hemix.display.preparation import check_summary, manifest_summary
 from hemix.display.progress import Display
+from hemix.display.scoring import scoring_notes
 from hemix.display.serving import serving_banner
 from hemix.display.studies import StudyDisplay, laws_table, study_table
 from hemix.display.tables import counts_line, facts
@@ -15,6 +16,7 @@ __all__ = [
     "StudyDisplay",
     "TrainingDisplay",
     "benchmark_table",
+    "check_summary",
     "counts_line",
     "demo_summary",
     "experiment_table",
@@ -24,6 +26,7 @@ __all__ = [
     "metrics_table",
     "notes_lines",
     "power_line",
+    "scoring_notes",
     "serving_banner",
     "study_table",
     "training_summary",

@@ -88,6 +88,9 @@ def _training_header(header: Record) -> list[str]:
     processes = "" if header["processes"] == 1 else f"{header['processes']} processes of "
     count = header["gradient_accumulation"]
     slots = "" if count == header["processes"] else f", {count} slots a step"
+    if header["automatic"]:
+        chosen = ", ".join(f"{name} {value:g}" for name, value in header["automatic"].items())
+        lines.append(f"chosen for {header['train_impressions']:,} impressions: {chosen}")
     return [
         *lines,
         f"train {header['model']} ({header['size']}): {header['dense_parameters']:,} dense and "

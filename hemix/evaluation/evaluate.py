@@ -11,12 +11,18 @@ import numpy as np
 
 from hemix.evaluation import metrics
 from hemix.evaluation.intervals import auc_interval, auc_standard_error
-from hemix.evaluation.metrics import Array, UndefinedMetric
+from hemix.evaluation.metrics import Array, RankedLists, UndefinedMetric
 from hemix.evaluation.predictions import Predictions, TaskRows
 from hemix.evaluation.resampling import UserResamples
 from hemix.evaluation.slices import slice_masks
 
-__all__ = ["evaluate_predictions", "task_metrics"]
+__all__ = ["evaluate_predictions", "slice_metrics", "task_metrics"]
+
+RANKS = (5, 10)
+"""The k of nDCG@k, hit rate@k and recall@k."""
+
+TECHJAM_RANKS = 5
+"""The k of the nDCG in ``techjam_score``."""
 
 _FLOOR_REPETITIONS = 200
 _FLOOR_REPETITIONS_OF_A_SLICE = 50
@@ -93,7 +99,8 @@ def task_metrics(
         repetitions: Simulations of the ECE floor.
 
     Returns:
-        JSON-able metrics by name. ``absent: {metric: reason}`` names the undefined ones. With truth
+        JSON-able metrics by name. ``absent: {metric: reason}`` names the undefined ones. Names that
+        begin with ``user_`` are of lists by user, other metrics of top ranks by request. With truth
         also ``oracle_auc``, ``oracle_distance`` (oracle_auc - auc) and ``truth_logloss``; with
         popularity ``popularity_auc``.
     """
@@ -103,7 +110,7 @@ def task_metrics(
     values: dict[str, float | UndefinedMetric] = {
         "auc": auc,
         "gauc": gauc,
-        "ndcg_at_10": metrics.ndcg_at_k(y, p, predictions.request[task.rows], w, k=10),
+        **_list_metrics(task, predictions),
         "logloss": metrics.logloss(y, p, w),
         "ne": metrics.ne(y, p, w),
         "pcoc": metrics.pcoc(y, p, w),
@@ -128,6 +135,42 @@ def task_metrics(
         "gauc_coverage": coverage,
         **({"absent": absent} if absent else {}),
     }
+
+
+def _list_metrics(task: TaskRows, predictions: Predictions) -> dict[str, float | UndefinedMetric]:
+    """Metrics of the ranking within requests and within users, by name."""
+    y, p, w = task.labels, task.probabilities, task.weights
+    user = predictions.user[task.rows]
+    requests = RankedLists(y, p, predictions.request[task.rows], w, owner="request")
+    users = RankedLists(y, p, user, w, owner="user")
+    by_positives, _ = metrics.gauc(y, p, user, w, by="positives")
+    of_all_users = users.ndcg_at(TECHJAM_RANKS, no_positives="zero")
+    values: dict[str, float | UndefinedMetric] = {"gauc_by_positives": by_positives}
+    for k in RANKS:
+        values[f"ndcg_at_{k}"] = requests.ndcg_at(k)
+        values[f"hit_rate_at_{k}"] = requests.hit_rate_at(k)
+        values[f"user_ndcg_at_{k}"] = users.ndcg_at(k)
+        values[f"user_recall_at_{k}"] = users.recall_at(k)
+    values["mrr"] = requests.mrr()
+    values[f"user_ndcg_at_{TECHJAM_RANKS}_all"] = of_all_users
+    if isinstance(by_positives, UndefinedMetric) or isinstance(of_all_users, UndefinedMetric):
+        values["techjam_score"] = (
+            by_positives if isinstance(by_positives, UndefinedMetric) else of_all_users
+        )
+    else:
+        values["techjam_score"] = (by_positives + of_all_users) / 2
+    return values
+
+
+def slice_metrics(predictions: Predictions, *, seed: int = 0) -> dict[str, Any]:
+    """Evaluate predictions as one slice of :func:`evaluate_predictions`.
+
+    Args:
+        predictions: All impressions of the slice.
+        seed: Of the ECE floor.
+    """
+    everything = np.ones(predictions.rows, dtype=bool)
+    return _slice_entry(everything, predictions, predictions.task_rows(), seed)
 
 
 def _slice_entry(

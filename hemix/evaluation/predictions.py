@@ -102,6 +102,16 @@ class Predictions:
             if self.conditional is not None:
                 _validate_probabilities("conditional", self.conditional[:, task])
 
+    def select(self, rows: Array) -> Predictions:
+        """Return the impressions at the positions ``rows``, int [m]."""
+        columns = {
+            field.name: value[rows]
+            for field in dataclasses.fields(self)
+            if field.name not in ("tasks", "given")
+            and (value := getattr(self, field.name)) is not None
+        }
+        return dataclasses.replace(self, **columns)
+
     def _validate_shapes(self) -> None:
         shape = np.shape(self.probabilities)
         if len(shape) != 2 or shape[1] != len(self.tasks) or len(self.given) != len(self.tasks):

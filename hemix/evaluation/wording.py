@@ -40,6 +40,7 @@ SLICE_TITLES = {
     "realtime_length": "Events in the real-time window",
     "user": "User in the training data",
     "item": "Item in the training data",
+    "masked": "Scored again without this, as for a new user or item",
 }
 
 GLOSSARY: tuple[tuple[str, str], ...] = (
@@ -51,12 +52,19 @@ GLOSSARY: tuple[tuple[str, str], ...] = (
     (
         "GAUC",
         "AUC within each user, averaged by impressions, over the users who have both a positive "
-        "and a negative. The table also shows what percentage of impressions they cover.",
+        "and a negative. The table also shows what percentage of impressions they cover. By "
+        "positives: each of these users weighs as many as their positives.",
     ),
     (
         "nDCG@10",
-        "How near to the top of each request its positives are: 1 when they come first. Requests "
-        "with a positive and more than one candidate.",
+        "How near to the top of each list its positives are: 1 when they come first. A list is a "
+        "request, or all impressions of a user. Lists with a positive and more than one candidate.",
+    ),
+    (
+        "MRR, hit rate, recall",
+        "MRR: the mean of 1 / rank of a list’s first positive. Hit rate@10: how often a positive "
+        "is among the first ten. Recall@10: the fraction of a list’s positives there. Equal scores "
+        "count as the mean over their orders.",
     ),
     ("log loss", "The mean of −log p of what happened, in nats. Lower is better."),
     (

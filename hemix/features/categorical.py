@@ -149,13 +149,19 @@ class Categorical(SingleColumn):
         return super().json_column(values, fits)
 
     def live_column(self, values: pa.Array, raw: RawColumn) -> pa.Array:
-        """Return the canonical texts.
+        """Return the canonical texts, or with ``multi`` lists of these.
 
         Args:
             values: The column as the log has it, [rows].
             raw: Not used.
         """
-        return texts_of(values)
+        if not self.multi or pa.types.is_null(values.type):
+            return texts_of(values)
+        lengths = pc.list_value_length(values).fill_null(0).to_numpy(zero_copy_only=False)
+        offsets = pa.array(offsets_of(lengths), pa.int32())
+        return pa.ListArray.from_arrays(
+            offsets, texts_of(values.flatten()), mask=values.is_null() if len(values) else None
+        )
 
     # -- encoding ----------------------------------------------------------------------------------
 

@@ -95,6 +95,15 @@ class Coordinates(FeatureType):
         limit = _MAX_DEGREES[column_index]
         return {"type": ["number", "null"], "minimum": -limit, "maximum": limit}
 
+    def live_column(self, values: pa.Array, raw: RawColumn) -> pa.Array:
+        """Return the degrees of one of the two columns.
+
+        Args:
+            values: The column as the log has it, [rows].
+            raw: Not used.
+        """
+        return pa.array(numbers_of("degrees", values, Where("")), pa.float64(), from_pandas=True)
+
     # -- learning ----------------------------------------------------------------------------------
 
     def state_path(self, level: str, name: str) -> StatePath:

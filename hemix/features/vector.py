@@ -97,6 +97,15 @@ class Vector(SingleColumn):
         """Return a list of floats."""
         return [float(number) for number in value]
 
+    def live_column(self, values: pa.Array, raw: RawColumn) -> pa.Array:
+        """Return the lists of numbers.
+
+        Args:
+            values: The column as the log has it, [rows].
+            raw: Not used.
+        """
+        return values.cast(self.json_type())
+
     # -- encoding ----------------------------------------------------------------------------------
 
     def tensor_columns(self) -> TensorColumns:

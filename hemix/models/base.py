@@ -299,6 +299,14 @@ class Ranker(nn.Module, ABC):
 
     # -- the weights ----------------------------------------------------------------------------
 
+    def all_heads(self) -> list[Heads]:
+        """Return the heads of the logits and of auxiliary predictions."""
+        return [module for module in self.modules() if isinstance(module, Heads)]
+
+    def bias_parameters(self) -> list[nn.Parameter]:
+        """Return the bias tables [positions, T]; none without a bias column."""
+        return [heads.position for heads in self.all_heads() if heads.position is not None]
+
     @torch.no_grad()
     def init_weights(self, generator: torch.Generator) -> None:
         """Draw all weights anew.

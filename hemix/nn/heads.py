@@ -59,6 +59,19 @@ class Heads(nn.Module):
         )
 
     @torch.no_grad()
+    def start_at(self, log_odds_T: Tensor, log_odds_PT: Tensor) -> None:
+        """Set the biases so that a logit of 0 from the towers gives the train rates.
+
+        Args:
+            log_odds_T: [T], of all rows.
+            log_odds_PT: [rows of the bias table, T], of the rows at each position.
+        """
+        assert self.second.bias is not None
+        self.second.bias.copy_(log_odds_T[:, None])
+        if self.position is not None:
+            self.position.copy_(log_odds_PT - log_odds_T)
+
+    @torch.no_grad()
     def rescale(self, slope_T: Tensor, shift_T: Tensor) -> None:
         """Change the last layer so that every task's logit becomes ``slope * logit + shift``.
 

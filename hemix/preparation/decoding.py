@@ -43,6 +43,7 @@ __all__ = [
     "decode_entities",
     "entity_columns",
     "log_table",
+    "valid_from_times",
 ]
 
 Array = npt.NDArray[Any]
@@ -224,10 +225,10 @@ def decode_entities(
     }
     rows: Rows = {
         "log_row": chunk.log_row,
-        "valid_from_ms": _valid_from(schema, columns, chunk.rows, where),
+        "valid_from_ms": valid_from_times(schema, columns, chunk.rows, where),
     }
     rows |= {f"{level}.{name}": column for name, column in raw.items() if column is not None}
-    scores = job.logs.score_columns if level == "item" else ()
+    scores = job.schema.score_columns if level == "item" else ()
     if scores:
         numbers = [score_numbers_of(column, columns[column], where) for column in scores]
         rows["raw"] = np.stack(numbers, axis=1)
@@ -246,15 +247,30 @@ def entity_columns(job: PrepareJob, level: Literal["user", "item"]) -> list[str]
     features = schema.features.level(level).items()
     columns = [schema.user if level == "user" else schema.item]
     columns += [column for name, feature in features for column in feature.columns(name)]
-    columns += job.logs.score_columns if level == "item" else ()
+    columns += job.schema.score_columns if level == "item" else ()
     since = schema.valid_from
     if table is not None and since is not None and since in table.names:
         columns.append(since)
     return columns
 
 
-def _valid_from(schema: Schema, columns: Mapping[str, pa.Array], rows: int, where: Where) -> Array:
-    """int64 [rows]; TIMELESS_MS without versions."""
+def valid_from_times(
+    schema: Schema, columns: Mapping[str, pa.Array], rows: int, where: Where
+) -> Array:
+    """Return when the rows of a table of users or items begin to apply.
+
+    Args:
+        schema: Names the column.
+        columns: The columns of the table.
+        rows: Number of rows.
+        where: Where the rows come from, for messages.
+
+    Returns:
+        int64 [rows], ms UTC; TIMELESS_MS without versions.
+
+    Raises:
+        DataError: A value is no time; names file, row and column.
+    """
     since = schema.valid_from
     if since is None or since not in columns:
         return np.full(rows, TIMELESS_MS, dtype=np.int64)

@@ -63,7 +63,7 @@ def read_items(job: PrepareJob, cleaned: Sequence[Path], texts: Sequence[Path]) 
     index = KeyIndex.of_numbers(places.keys, numbers, find_texts(texts, table, of_logs))
     tables, of_rows, paths = _read_table(job, index)
     entities, counts, own_texts = Entities.build(
-        job.schema, "item", tables, of_rows, index, len(job.logs.score_columns)
+        job.schema, "item", tables, of_rows, index, len(job.schema.score_columns)
     )
     paths.append(_save_texts(job, len(paths), own_texts))
     ids = index.texts()

@@ -163,7 +163,7 @@ def _has_used_columns(logs: Logs, level: str) -> bool:
         for name, feature in logs.schema.features.level(level).items()
         for column in feature.columns(name)
     }
-    return bool(columns - {own}) or (level == "item" and bool(logs.score_columns))
+    return bool(columns - {own}) or (level == "item" and bool(logs.schema.score_columns))
 
 
 def _type_name(table: LogTable, column: str) -> str:

@@ -20,7 +20,15 @@ from hemix.preparation.log_table import LogTable
 from hemix.preparation.times import time_type_problem
 from hemix.schema import Clock, Schema
 
-__all__ = ["Logs", "load_schema", "open_logs"]
+__all__ = [
+    "Logs",
+    "load_schema",
+    "open_logs",
+    "require_entity_columns",
+    "require_event_columns",
+    "require_label_columns",
+    "require_request_columns",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,11 +51,6 @@ class Logs:
             for t in (self.impressions, self.events, self.items, self.users, self.truth)
             if t is not None
         ]
-
-    @property
-    def score_columns(self) -> tuple[str, ...]:
-        """The item columns of the score expression."""
-        return tuple(n for n in self.schema.score_expression.names if n not in self.schema.outputs)
 
     @property
     def missing_action(self) -> dict[str, list[str]]:
@@ -128,10 +131,13 @@ def open_logs(
         users=tables["users"],
         truth=tables["truth"],
     )
-    _check_impressions(logs, impressions)
+    _check_impressions(schema, impressions)
     if logs.events is not None:
-        _check_events(logs, logs.events)
-    _check_entities(logs)
+        require_event_columns(schema, logs.events)
+    for level, table in (("user", logs.users), ("item", logs.items)):
+        require_entity_columns(schema, level, table)
+    if schema.valid_from is not None:
+        _check_versions(logs, schema.valid_from)
     if logs.truth is not None:
         _check_truth(logs, logs.truth)
     return logs
@@ -198,17 +204,10 @@ def _check_truth(logs: Logs, truth: LogTable) -> None:
         )
 
 
-def _check_impressions(logs: Logs, table: LogTable) -> None:
-    schema, roles = logs.schema, logs.schema.roles
-    table.require(schema.user, "user", _id_problem)
-    table.require(schema.item, "item", _id_problem)
-    table.require(schema.clock.column, "clock.column", time_type_problem)
-    for name, label in schema.labels.items():
-        table.require(label.column or name, f"labels.{name}", _number_problem)
-        if label.available_at is not None:
-            table.require(label.available_at, f"labels.{name}.available_at", time_type_problem)
-    if roles.request_id is not None:
-        table.require(roles.request_id, "roles.request_id", _id_problem)
+def _check_impressions(schema: Schema, table: LogTable) -> None:
+    roles = schema.roles
+    require_request_columns(schema, table)
+    require_label_columns(schema, table)
     if roles.row_key is not None:
         table.require(roles.row_key, "roles.row_key", _id_problem)
     if roles.weight is not None:
@@ -218,10 +217,43 @@ def _check_impressions(logs: Logs, table: LogTable) -> None:
     if schema.split.column is not None:
         table.require(schema.split.column, "split.column", _scalar_problem)
         _unify_split(schema, table)
+
+
+def require_request_columns(schema: Schema, table: LogTable) -> None:
+    """Check the columns of impressions that a request has: all but labels and roles of training.
+
+    Args:
+        schema: Names the columns.
+        table: The impressions.
+
+    Raises:
+        DataError: A column is missing or has a type that cannot be used.
+    """
+    table.require(schema.user, "user", _id_problem)
+    table.require(schema.item, "item", _id_problem)
+    table.require(schema.clock.column, "clock.column", time_type_problem)
+    if schema.roles.request_id is not None:
+        table.require(schema.roles.request_id, "roles.request_id", _id_problem)
     for level in ("context", "cross"):
         for name, feature in schema.features.level(level).items():
             for column in feature.columns(name):
                 table.require(column, f"features.{level}.{name}", feature.wrong_type)
+
+
+def require_label_columns(schema: Schema, table: LogTable) -> None:
+    """Check the labels of impressions, and the fields of histories that are made of impressions.
+
+    Args:
+        schema: Names the columns.
+        table: The impressions.
+
+    Raises:
+        DataError: A column is missing or has a type that cannot be used.
+    """
+    for name, label in schema.labels.items():
+        table.require(label.column or name, f"labels.{name}", _number_problem)
+        if label.available_at is not None:
+            table.require(label.available_at, f"labels.{name}.available_at", time_type_problem)
     if schema.history_source == "impressions":
         for name, field in schema.history.fields.items():
             for column in field.columns(name):
@@ -258,13 +290,22 @@ def _common_type(types: list[pa.DataType], timezone: str, *, by_number: bool) ->
     return types[0]
 
 
-def _check_events(logs: Logs, table: LogTable) -> None:
-    schema = logs.schema
+def require_event_columns(schema: Schema, table: LogTable) -> None:
+    """Check the columns of a table of events.
+
+    Args:
+        schema: Names the columns.
+        table: The events.
+
+    Raises:
+        DataError: A column is missing or has a type that cannot be used.
+    """
+    own_clock = schema.history.clock_column
     table.require(schema.user, "user", _id_problem)
     table.require(schema.item, "item", _id_problem)
     table.require(
-        logs.event_clock,
-        "history.clock_column" if schema.history.clock_column else "clock.column",
+        own_clock or schema.clock.column,
+        "history.clock_column" if own_clock else "clock.column",
         time_type_problem,
     )
     for name, field in schema.event_fields.items():
@@ -278,31 +319,39 @@ def _check_events(logs: Logs, table: LogTable) -> None:
             )
 
 
-def _check_entities(logs: Logs) -> None:
-    schema = logs.schema
-    for level, table, own in (("user", logs.users, schema.user), ("item", logs.items, schema.item)):
-        if table is not None:
-            table.require(own, level, _id_problem)
-        for name, feature in schema.features.level(level).items():
-            for column in feature.columns(name):
-                if column == own:
-                    continue
-                key = f"features.{level}.{name}"
-                if table is None:
-                    raise SchemaError(
-                        f"{key}: column {column!r} needs tables.{level}s, which the schema does "
-                        "not name"
-                    )
-                table.require(column, key, feature.wrong_type)
-    for column in logs.score_columns:
-        if logs.items is None:
+def require_entity_columns(schema: Schema, level: str, table: LogTable | None) -> None:
+    """Check the columns of a table of users or items.
+
+    Args:
+        schema: Names the columns.
+        level: ``user`` or ``item``.
+        table: The table; None: the logs have none.
+
+    Raises:
+        DataError: A column is missing or has a type that cannot be used.
+        SchemaError: A feature or the score needs a table that is not there.
+    """
+    own = schema.user if level == "user" else schema.item
+    if table is not None:
+        table.require(own, level, _id_problem)
+    for name, feature in schema.features.level(level).items():
+        for column in feature.columns(name):
+            if column == own:
+                continue
+            key = f"features.{level}.{name}"
+            if table is None:
+                raise SchemaError(
+                    f"{key}: column {column!r} needs tables.{level}s, which the schema does "
+                    "not name"
+                )
+            table.require(column, key, feature.wrong_type)
+    for column in schema.score_columns if level == "item" else ():
+        if table is None:
             raise SchemaError(
                 f"score: {column!r} is not an output ({', '.join(schema.outputs)}); an item "
                 "column needs tables.items, which the schema does not name"
             )
-        logs.items.require(column, "score", _number_problem)
-    if schema.valid_from is not None:
-        _check_versions(logs, schema.valid_from)
+        table.require(column, "score", _number_problem)
 
 
 def _check_versions(logs: Logs, column: str) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,12 @@ import numpy.typing as npt
 
 from hemix.data.dataset import Dataset
 from hemix.data.layout import load_array
+from hemix.data.masking import Masking
 from hemix.data.sampler import RequestSampler
 from hemix.data.spec import InputSpec
 from hemix.data.split import HistoryPart, Split
 from hemix.errors import StorageError
-from hemix.evaluation.evaluate import evaluate_predictions
+from hemix.evaluation.evaluate import evaluate_predictions, slice_metrics
 from hemix.evaluation.importance import permutation_importance
 from hemix.evaluation.metrics import UndefinedMetric, auc
 from hemix.evaluation.notes import evaluation_notes
@@ -42,6 +44,15 @@ Progress = Callable[[str, float], None]
 
 _REPORTED_INFO = ("hemix", "torch", "fingerprint")
 """Keys of run.json that the report shows."""
+
+_MASKED_IMPRESSIONS = 16_384
+"""Impressions that are scored again with each kind of mask, about."""
+_MASKINGS = {
+    "user_features": Masking(user_features=1.0),
+    "history": Masking(history=1.0),
+    "user_features_and_history": Masking(user=1.0),
+    "item": Masking(item=1.0),
+}
 
 _SMOOTHING_IMPRESSIONS = 20.0
 """Popularity is an item's train rate, smoothed by this many impressions of the average rate."""
@@ -88,6 +99,7 @@ def evaluate_run(
     entry["notes"] = evaluation_notes(
         predictions.task_rows(), entry["tasks"], predictions.user, split
     )
+    entry["slices"]["masked"] = _masked(run, impressions, predictions, seed, on_progress)
     importance = _importance(run, impressions, importance_impressions, seed, on_progress)
     entry["importance"] = [] if isinstance(importance, UndefinedMetric) else importance
     if isinstance(importance, UndefinedMetric):
@@ -139,15 +151,12 @@ def split_predictions(
     user_impressions = np.concatenate(
         [data.partition(number).user_array("train_impressions") for number in data.partitions]
     )
-    conditional = [
-        scores[name if label.given is None else f"{name}_given_{label.given}"]
-        for name, label in run.schema.labels.items()
-    ]
+    probabilities, conditional = _by_task(run, scores)
     return Predictions(
         tasks=run.schema.tasks,
         given=tuple(task.given for task in run.spec.tasks),
-        probabilities=np.stack([scores[name] for name in run.schema.tasks], axis=1),
-        conditional=np.stack(conditional, axis=1),
+        probabilities=probabilities,
+        conditional=conditional,
         labels=labels,
         weights=full_log_weights(run.spec, labels, split.weight.read().astype(np.float64)),
         user=user,
@@ -199,6 +208,50 @@ def _truth(data: Dataset, split: Split) -> Array | None:
     truths = [data.partition(number).truth(split.name) for number in data.partitions]
     known = [truth for truth in truths if truth is not None]
     return np.concatenate(known) if known else None
+
+
+def _masked(
+    run: Run, split: Split, predictions: Predictions, seed: int, on_progress: Progress
+) -> dict[str, Any]:
+    """Score some impressions of a split again, each time with users or items that are unknown.
+
+    Args:
+        run: The run.
+        split: The split.
+        predictions: Of all its impressions.
+        seed: Of the choice of impressions.
+        on_progress: Called with the activity and the fraction of it that is done.
+
+    Returns:
+        The slice of every kind of mask, all on the same impressions.
+    """
+    sampler = RequestSampler(split, batch_size=SCORING_IMPRESSIONS, seed=seed)
+    steps = min(sampler.steps, _MASKED_IMPRESSIONS // SCORING_IMPRESSIONS)
+    slices = {}
+    for done, (name, masking) in enumerate(_MASKINGS.items()):
+        on_progress("masked", done / len(_MASKINGS))
+        scored = list(score_split(run, split, sampler=sampler, steps=steps, masking=masking))
+        rows = np.concatenate([batch.impression_index for batch in scored])
+        outputs = {
+            output: np.concatenate([batch.outputs[output] for batch in scored])
+            for output in run.schema.outputs
+        }
+        probabilities, conditional = _by_task(run, outputs)
+        selected = predictions.select(rows)
+        masked = replace(selected, probabilities=probabilities, conditional=conditional)
+        slices[name] = slice_metrics(masked, seed=seed)
+    return slices
+
+
+def _by_task(run: Run, outputs: Mapping[str, Array]) -> tuple[Array, Array]:
+    """Return the outputs [n] as probabilities and conditional probabilities, [n, T] both."""
+    labels = run.schema.labels.items()
+    conditional = [
+        outputs[name if label.given is None else f"{name}_given_{label.given}"]
+        for name, label in labels
+    ]
+    probabilities = [outputs[name] for name, _ in labels]
+    return np.stack(probabilities, axis=1), np.stack(conditional, axis=1)
 
 
 def _importance(

@@ -16,7 +16,7 @@ from hemix.files import storage_errors
 from hemix.runs.folder import Run, ScoredPosition, check_same_schema
 from hemix.runs.scoring import score_split
 
-__all__ = ["predicted_tables", "write_predictions"]
+__all__ = ["check_new_parquet", "predicted_tables", "write_predictions"]
 
 
 def predicted_tables(
@@ -49,7 +49,7 @@ def predicted_tables(
     check_same_schema(run, data)
     impressions, row_key = data.split(split), data.schema.roles.row_key
     expression = run.schema.score_expression
-    raw_names = [name for name in expression.names if name not in run.schema.outputs]
+    raw_names = run.schema.score_columns
     raw = load_array(data.folder / "items" / "raw.npy") if raw_names else None
     items = pq.read_table(data.folder / "ids" / "items.parquet").column(0)
     item_of_row = load_array(data.folder / "items" / "number.npy")
@@ -75,6 +75,20 @@ def predicted_tables(
         )
 
 
+def check_new_parquet(out: Path) -> None:
+    """Raise UsageError unless ``out`` ends in ``.parquet`` and does not exist."""
+    if out.suffix != ".parquet":
+        raise UsageError(
+            f"--out {out}: scores are written as Parquet",
+            field="--out",
+            hint="name a file that ends in .parquet",
+        )
+    if out.exists():
+        raise UsageError(
+            f"--out {out}: exists already", code="out_exists", field="--out", hint="name a new file"
+        )
+
+
 def write_predictions(tables: Iterator[pa.Table], out: str | Path) -> dict[str, int]:
     """Write tables to a new Parquet file, whole or not at all; a score that is NaN becomes null.
 
@@ -89,16 +103,7 @@ def write_predictions(tables: Iterator[pa.Table], out: str | Path) -> dict[str, 
         UsageError: ``out`` exists, or has another ending.
     """
     out = Path(out)
-    if out.suffix != ".parquet":
-        raise UsageError(
-            f"--out {out}: scores are written as Parquet",
-            field="--out",
-            hint="name a file that ends in .parquet",
-        )
-    if out.exists():
-        raise UsageError(
-            f"--out {out}: exists already", code="out_exists", field="--out", hint="name a new file"
-        )
+    check_new_parquet(out)
     partial = out.with_name(f".{out.name}.part")
     counts = {"rows": 0, "without_score": 0}
     try:

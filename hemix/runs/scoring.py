@@ -13,6 +13,8 @@ import torch
 
 from hemix.data.batch import RequestBatch
 from hemix.data.columns import Columns
+from hemix.data.masking import NO_MASKING, Masking
+from hemix.data.replacement import Replacement
 from hemix.data.sampler import Sampler, SequentialSampler
 from hemix.data.split import HistoryPart, Split
 from hemix.runs.folder import Run, ScoredPosition
@@ -57,6 +59,7 @@ def score_split(
     steps: int | None = None,
     change: BatchChange | None = None,
     hidden: HistoryPart | None = None,
+    masking: Masking = NO_MASKING,
     on_progress: Callable[[int], None] = lambda _: None,
 ) -> Iterator[ScoredBatch]:
     """Score a split batch by batch.
@@ -71,6 +74,7 @@ def score_split(
         steps: How many batches; by default all.
         change: Applied to every batch before it is scored.
         hidden: The part of every history that is hidden.
+        masking: Which users and items are scored as unknown ones.
         on_progress: Called with the number of impressions that are scored.
 
     Yields:
@@ -82,7 +86,10 @@ def score_split(
     done = 0
     sampler = sampler or SequentialSampler(split, SCORING_IMPRESSIONS)
     batches = split.batches(
-        sampler, steps=range(sampler.steps if steps is None else steps), hidden=hidden
+        sampler,
+        steps=range(sampler.steps if steps is None else steps),
+        replacement=Replacement(masking=masking, seed=(0,)),
+        hidden=hidden,
     )
     for number, batch in enumerate(batches):
         if not batch.candidates_count:

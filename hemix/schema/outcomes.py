@@ -61,7 +61,7 @@ def _check_roles(schema: Schema, outcomes: Mapping[str, str]) -> None:
     if schema.roles.request_id is not None:
         keys.append(("roles.request_id", schema.roles.request_id))
     if _is_impressions(schema, schema.tables.items):
-        keys += [("score", n) for n in schema.score_expression.names if n not in schema.outputs]
+        keys += [("score", name) for name in schema.score_columns]
     for key, column in keys:
         if column in outcomes:
             raise InvalidKey(

@@ -120,6 +120,11 @@ class Schema(SchemaSection):
         return Expression(self.score or self.tasks[0])
 
     @property
+    def score_columns(self) -> tuple[str, ...]:
+        """The item columns of the score expression."""
+        return tuple(name for name in self.score_expression.names if name not in self.outputs)
+
+    @property
     def outputs(self) -> tuple[str, ...]:
         """A model's outputs: every task, then ``b_given_a`` for every task with ``given``."""
         return self.tasks + tuple(f"{n}_given_{v.given}" for n, v in self.labels.items() if v.given)

@@ -105,11 +105,7 @@ class EntityEncoder:
         self._id_column = schema.user if level == "user" else schema.item
         self._numbers = encoders.users if level == "user" else encoders.items
         self._parser = ColumnParser(schema, level, validator)
-        self._score_columns = (
-            [name for name in schema.score_expression.names if name not in schema.outputs]
-            if level == "item"
-            else []
-        )
+        self._score_columns = schema.score_columns if level == "item" else ()
         self.columns = self._parser.columns | frozenset(self._score_columns)
         """The raw columns that can be overridden"""
         self.coordinates_names = tuple(

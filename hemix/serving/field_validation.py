@@ -40,9 +40,8 @@ class FieldValidator:
             for level in ("user", "context", "item", "cross", "event")
         }
         checks = {level: _column_checks(of_level) for level, of_level in features.items()}
-        for name in schema.score_expression.names:
-            if name not in schema.outputs:
-                checks["item"].setdefault(name, []).append(number_problem)
+        for name in schema.score_columns:
+            checks["item"].setdefault(name, []).append(number_problem)
         self._checks = {
             "user": checks["user"],
             "context": checks["context"],

@@ -185,8 +185,7 @@ class ItemRanker:
     def __init__(self, run: Run) -> None:
         """Take the expression of a run's schema."""
         self._expression = run.schema.score_expression
-        outputs = run.schema.outputs
-        self._raw_names = [name for name in self._expression.names if name not in outputs]
+        self._raw_names = run.schema.score_columns
 
     def rank(self, side: RequestSide, scores: RequestScores) -> tuple[RankedItem, ...]:
         """Return the candidates by descending score.

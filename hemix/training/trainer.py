@@ -19,6 +19,8 @@ from hemix.errors import Interrupted
 from hemix.measure import PeakMemory, keep_freed_memory
 from hemix.models import Ranker, build_model, count_parameters
 from hemix.runs import folder as run_folder
+from hemix.runs.device import choose_device
+from hemix.training.base_rates import start_at_base_rates, train_base_rates
 from hemix.training.batches import TrainBatches
 from hemix.training.calibrate import calibrate
 from hemix.training.callbacks import Record
@@ -26,7 +28,7 @@ from hemix.training.checkpoint import BEST, Checkpoint, Checkpoints
 from hemix.training.checkpoint_writer import CheckpointWriter
 from hemix.training.checks import check_labels
 from hemix.training.consistency import check_same_data
-from hemix.training.device import choose_device, compile_model, set_threads
+from hemix.training.device import compile_model, set_threads
 from hemix.training.early_stopping import EarlyStopping
 from hemix.training.job import TrainingJob
 from hemix.training.launch import LAUNCHED
@@ -61,7 +63,11 @@ class Trainer:
         """
         options = job.settings.train
         self._job = job
-        self._device = job.distributed.device if job.distributed else choose_device(options.device)
+        self._device = (
+            job.distributed.device
+            if job.distributed
+            else choose_device(options.device, field="train.device")
+        )
         keep_freed_memory()
         set_threads(options.threads)
         slots = own_slots(job.settings, job.distributed)
@@ -91,6 +97,7 @@ class Trainer:
             "dense_parameters": dense,
             "embedding_parameters": embedding,
             "train_impressions": self._batches.split.impressions,
+            "automatic": {name: getattr(settings.train, name) for name in self._job.automatic},
             "steps": self._total_steps,
             "resumed_at": self._state.position.step,
             "device": str(self._device),
@@ -263,7 +270,10 @@ def _build_model(job: TrainingJob, device: torch.device) -> Ranker:
     """The model on its device, with first weights of the seed or of another run."""
     settings = job.settings
     model: Ranker = build_model(job.data.spec, settings.model, settings.train.seed, job.distributed)
-    if job.init_from is not None:
+    if job.init_from is None:
+        rates = train_base_rates(job.data.split("train"), job.data.spec)
+        start_at_base_rates(model, rates)
+    else:
         weights = remap_embedding_rows(job.init_from, job.data, settings)
         first, last = model.tables.owned
         weights["tables.weight"] = weights["tables.weight"][first:last]

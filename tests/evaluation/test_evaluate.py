@@ -20,8 +20,19 @@ DESIGN_KEYS = {
     "auc",
     "auc_ci95",
     "gauc",
+    "gauc_by_positives",
     "gauc_coverage",
+    "hit_rate_at_5",
+    "hit_rate_at_10",
+    "mrr",
+    "ndcg_at_5",
     "ndcg_at_10",
+    "techjam_score",
+    "user_ndcg_at_5",
+    "user_ndcg_at_5_all",
+    "user_ndcg_at_10",
+    "user_recall_at_5",
+    "user_recall_at_10",
     "logloss",
     "ne",
     "pcoc",
@@ -59,6 +70,22 @@ def test_the_entry_holds_the_values_of_the_metrics(figures):
     assert click["oracle_distance"] == click["oracle_auc"] - click["auc"] > 0
     assert click["truth_logloss"] < click["logloss"]
     assert click["positives"] == p.labels[:, 0].sum()
+
+
+def test_metrics_of_lists_are_of_requests_and_users(figures):
+    p = synthetic_predictions()
+    click, y, scores = figures["tasks"]["click"], p.labels[:, 0], p.probabilities[:, 0]
+    requests, users = (metrics.RankedLists(y, scores, owners) for owners in (p.request, p.user))
+    assert click["mrr"] == requests.mrr()
+    assert click["hit_rate_at_5"] == requests.hit_rate_at(5)
+    assert click["ndcg_at_10"] == requests.ndcg_at(10)
+    assert click["user_recall_at_10"] == users.recall_at(10)
+    assert click["user_ndcg_at_5"] == users.ndcg_at(5)
+    of_all = users.ndcg_at(5, no_positives="zero")
+    assert click["user_ndcg_at_5_all"] == of_all
+    gauc, _ = metrics.gauc(y, scores, p.user, by="positives")
+    assert click["gauc_by_positives"] == gauc
+    assert click["techjam_score"] == pytest.approx((gauc + of_all) / 2)
 
 
 def test_a_conditional_task_is_evaluated_where_its_given_label_is_1(figures):

@@ -39,6 +39,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     ),
     "no dynamic queries": dict(dynamic_queries=False, fixed_queries_realtime=2),
     "shared projection, transformer": dict(query_projection="shared", block="transformer"),
+    "cosines": dict(qk_norm=True),
+    "candidate query": dict(candidate_query=True),
     "no products": dict(products="none"),
     "no products, and no age": dict(products="none", time_encoding="none"),
     "products of fields": dict(products="fields"),
@@ -62,7 +64,7 @@ GRAPHS: dict[str, dict[str, Any]] = {
         ("timeless", "shared, no fixed queries", "products of fields"),
         ("no products, and no age", "no dynamic queries"),
         ("rankmixer",),
-        ("one history's fixed queries",),
+        ("cosines", "candidate query", "one history's fixed queries"),
     )
 }
 """Every option in one graph at least: writing a graph takes many seconds"""

@@ -41,7 +41,7 @@ def test_dcnv2_cross_layer() -> None:
 
 def test_dcnv2_crosses_start_from_all_fields_and_numbers() -> None:
     """With W = 0 and b = 1 every layer adds x0 once more: two layers give 3 x0."""
-    model = DCNv2(make_spec(), make_config("dcnv2", embedding_size=2))
+    model = DCNv2(make_spec(), make_config("dcnv2", embedding_size=2, cross_rank=0))
     model.deep = nn.Identity()  # type: ignore[assignment]
     with torch.no_grad():
         for linear in model.crosses:
@@ -55,6 +55,24 @@ def test_dcnv2_crosses_start_from_all_fields_and_numbers() -> None:
         torch.testing.assert_close(
             model.interact(fields, numbers), 3 * torch.cat([fields.flatten(1), numbers], 1)
         )
+
+
+def test_dcnv2_low_rank_cross_layer() -> None:
+    """V' x = 3 + 4 = 7; U (7) + b = (7 + 1, 14 - 1) = (8, 13); times x0 = (1, 2), plus x:
+    (11, 30).
+    """
+    model = DCNv2(make_spec(), make_config("dcnv2", embedding_size=2, cross_rank=1))
+    thin = [min(weight.shape) for weight in model.crosses[0].parameters()]
+    assert thin[:2] == [1, 1]
+    inner, outer = nn.Linear(2, 1, bias=False), nn.Linear(1, 2)
+    with torch.no_grad():
+        inner.weight.fill_(1.0)
+        outer.weight.copy_(torch.tensor([[1.0], [2.0]]))
+        outer.bias.copy_(torch.tensor([1.0, -1]))
+        crossed = cross(
+            torch.tensor([[1.0, 2]]), torch.tensor([[3.0, 4]]), nn.Sequential(inner, outer)
+        )
+    assert crossed.tolist() == [[11, 30]]
 
 
 def test_wukong_factorisation_machine_of_a_projection() -> None:

@@ -19,7 +19,7 @@ from hemix.preparation.user_partitions import default_partitions, partition_of
 from tests.data.small import ONE_EACH, Prepared, at, prepared, shown, write
 from tests.made_once import make_once
 from tests.preparation.canonical_rows import canonical_hashes, table_digests
-from tests.preparation.spark.same_bytes import file_hashes
+from tests.preparation.same_bytes import file_hashes
 from tests.refusals import raises
 
 # Digests of all rows as the format before partitions held them. Where a change of the simulator

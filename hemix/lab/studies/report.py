@@ -22,6 +22,9 @@ _TITLES = {
 _METRICS = (
     ("AUC", "auc", 4),
     ("GAUC", "gauc", 4),
+    ("by positives", "gauc_by_positives", 4),
+    ("MRR of requests", "mrr", 4),
+    ("nDCG@10 of users", "user_ndcg_at_10", 4),
     ("log loss", "logloss", 4),
     ("NE", "ne", 4),
     ("PCOC", "pcoc", 3),

@@ -14,7 +14,7 @@ from hemix.preparation import prepare
 from hemix.preparation.spark.engine import SparkEngine
 from tests.lab.datasets.test_movielens import ml_100k
 from tests.planted import SCHEMA, write_logs
-from tests.preparation.spark.same_bytes import file_hashes
+from tests.preparation.same_bytes import file_hashes
 
 KEYED = SCHEMA.replace("roles: {", "roles: {row_key: key, ")
 

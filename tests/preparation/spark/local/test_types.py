@@ -15,7 +15,7 @@ import pytest
 from hemix.errors import HemixError
 from hemix.preparation import prepare
 from hemix.preparation.spark.engine import SparkEngine
-from tests.preparation.spark.same_bytes import file_hashes
+from tests.preparation.same_bytes import file_hashes
 
 ROWS = 60
 DAY = datetime(2026, 1, 5, tzinfo=UTC)
