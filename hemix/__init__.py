@@ -48,6 +48,7 @@ if TYPE_CHECKING:
         serve,
         simulate,
         store_load,
+        suite,
         train,
     )
     from hemix.client import Client
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
     from hemix.lab.studies.compare import CompareConfig
     from hemix.lab.studies.options import StudyOptions
     from hemix.lab.studies.scale import ScaleConfig
+    from hemix.lab.studies.suite import SuiteConfig
     from hemix.models.registry import register_model
     from hemix.runs.folder import Run
     from hemix.schema import Schema
@@ -87,6 +89,7 @@ __all__ = [
     "ServeConfig",
     "Settings",
     "StudyOptions",
+    "SuiteConfig",
     "ablate",
     "bench",
     "build_settings",
@@ -114,6 +117,7 @@ __all__ = [
     "serve",
     "simulate",
     "store_load",
+    "suite",
     "train",
 ]
 
@@ -135,6 +139,7 @@ _MODULES = {
     "ServeConfig": "hemix.serving.config",
     "Settings": "hemix.settings",
     "StudyOptions": "hemix.lab.studies.options",
+    "SuiteConfig": "hemix.lab.studies.suite",
     "build_settings": "hemix.settings",
     "function_callback": "hemix.training.callbacks",
     "register_model": "hemix.models.registry",

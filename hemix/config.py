@@ -17,9 +17,11 @@ from pydantic import (
     Tag,
     TypeAdapter,
     ValidationError,
+    model_validator,
 )
 
 from hemix.errors import SettingsError
+from hemix.validation import InvalidKey
 from hemix.yaml_files import parse_yaml, read_yaml
 
 __all__ = [
@@ -100,6 +102,18 @@ class TrainSettings(Section):
     """Requests in a random order; users in a random order, with the requests of a user together;
     or requests in the order of their time.
     """
+    ranking_loss: Literal["none", "pairwise", "listwise"] = "none"
+    """A loss within each group beside log loss: over its pairs of a positive and a negative
+    (RankNet, BPR), or a softmax over its rows (ListNet). Log loss keeps the calibration.
+    """
+    ranking_group: Literal["request", "user"] = "request"
+    """Whose impressions in a batch are ranked against each other. Users need ``shuffle: users`` and
+    histories that do not tell the group's outcomes (decision 24).
+    """
+    ranking_weight: Rate = 1.0
+    """Factor of the ranking loss."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
+    """Labels are moved towards 1/2 by this fraction of the way, in the log loss of training."""
     deduplicate: bool = True
     """Encode a user, a history and an item once for all impressions of a microbatch. Off: every
     impression has its own copy; same weights, more work.
@@ -169,6 +183,17 @@ class TrainSettings(Section):
     """Keep training while a checkpoint is written from a copy in memory."""
     log_every_steps: Count = 20
     tensorboard: bool = False
+
+    @model_validator(mode="after")
+    def _batches_have_pairs(self) -> TrainSettings:
+        if self.ranking_loss != "none" and self.ranking_group == "user" and self.shuffle != "users":
+            raise InvalidKey(
+                "shuffle",
+                f"expected users, because train.ranking_loss={self.ranking_loss} compares "
+                f"impressions of one user and batches of {self.shuffle} hardly hold two; or set "
+                f"train.ranking_group=request; got {self.shuffle!r}",
+            )
+        return self
 
     def automatic(self) -> tuple[str, ...]:
         """Return the names of the settings that :meth:`resolved` chooses."""

@@ -34,6 +34,7 @@ SURFACE = [
     "ServeConfig",
     "Settings",
     "StudyOptions",
+    "SuiteConfig",
     "ablate",
     "bench",
     "build_settings",
@@ -61,6 +62,7 @@ SURFACE = [
     "serve",
     "simulate",
     "store_load",
+    "suite",
     "train",
 ]
 

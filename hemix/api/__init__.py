@@ -7,7 +7,7 @@ that ``hemix simulate`` and ``hemix prepare`` never load torch.
 from hemix.api.data import PrepareOptions, derive, import_logs, prepare, simulate
 from hemix.api.schemas import check, init, json_schema
 from hemix.api.serving import log_export, log_replay, serve, store_load
-from hemix.api.studies import ablate, compare, experiment, scale
+from hemix.api.studies import ablate, compare, experiment, scale, suite
 from hemix.api.tools import bench, demo, doctor
 from hemix.api.training import (
     ScoreOptions,
@@ -47,5 +47,6 @@ __all__ = [
     "serve",
     "simulate",
     "store_load",
+    "suite",
     "train",
 ]

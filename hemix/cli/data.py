@@ -35,7 +35,7 @@ class SimulateFlags:
 @add_command(commands, panel=DATA, example="hemix simulate --out logs --users 500 --days 5")
 def simulate(flags: SimulateFlags) -> None:
     """Write the logs of a simulated city, and the true probabilities in OUT/truth."""
-    from hemix.display import Display, counts_line
+    from hemix.display import Display, command_line, counts_line
 
     with Display(console()) as display:
         counts = api.simulate(
@@ -45,7 +45,8 @@ def simulate(flags: SimulateFlags) -> None:
             seed=flags.seed,
             on_progress=display.progress,
         )
-    text = f"{flags.out}: {counts_line(counts)}\nNext: hemix prepare {flags.out} --out DATA"
+    next_command = command_line("prepare", flags.out, "--out", "DATA")
+    text = f"{flags.out}: {counts_line(counts)}\nNext: {next_command}"
     print_result(counts, flags.json_, text)
 
 
@@ -75,7 +76,7 @@ class ImportFlags:
 )
 def import_(flags: ImportFlags) -> None:
     """Convert the raw files of a public data set to logs with a schema."""
-    from hemix.display import counts_line
+    from hemix.display import command_line, counts_line
 
     with console().status(f"importing {flags.name} from {flags.raw}"):
         counts = api.import_logs(
@@ -85,7 +86,8 @@ def import_(flags: ImportFlags) -> None:
             random_log=flags.random_log,
             protocol=flags.protocol,
         )
-    text = f"{flags.out}: {counts_line(counts)}\nNext: hemix prepare {flags.out} --out DATA"
+    next_command = command_line("prepare", flags.out, "--out", "DATA")
+    text = f"{flags.out}: {counts_line(counts)}\nNext: {next_command}"
     print_result(counts, flags.json_, text)
 
 
@@ -112,13 +114,14 @@ class DeriveFlags:
 @add_command(commands, panel=DATA, example="hemix derive daily_items logs --out logs-daily")
 def derive(flags: DeriveFlags) -> None:
     """Make a log of a special kind from others, such as one with new items every day."""
-    from hemix.display import counts_line
+    from hemix.display import command_line, counts_line
 
     with console().status(f"deriving {flags.name} from {flags.logs}"):
         counts = api.derive(
             flags.name, flags.logs, flags.out, max_rows=flags.max_rows, seed=flags.seed
         )
-    text = f"{flags.out}: {counts_line(counts)}\nNext: hemix prepare {flags.out} --out DATA"
+    next_command = command_line("prepare", flags.out, "--out", "DATA")
+    text = f"{flags.out}: {counts_line(counts)}\nNext: {next_command}"
     print_result(counts, flags.json_, text)
 
 

@@ -35,9 +35,12 @@ class InitFlags:
 @add_command(commands, panel=DATA, example="hemix init logs")
 def init(flags: InitFlags) -> None:
     """Write a first schema.yaml from the types, names and values of Parquet files."""
+    from hemix.display import command_line
+
     with console().status(f"reading {flags.logs}"):
         out = api.init(flags.logs, flags.out)
-    text = f"{out}: a draft, with a reason for every guess: read it\nNext: hemix check {flags.logs}"
+    next_command = command_line("check", flags.logs)
+    text = f"{out}: a draft, with a reason for every guess: read it\nNext: {next_command}"
     print_result({"out": str(out)}, flags.json_, text)
 
 

@@ -330,8 +330,7 @@ class Encoders:
 
         Args:
             folder: The folder.
-            with_ids: Read the vocabularies and the numbers of users and items. False: they are
-                empty, for values that none of them knows.
+            with_ids: False: vocabularies and the numbers of users and items are empty.
 
         Raises:
             DataError: A file is missing, damaged or of another version.
@@ -358,17 +357,11 @@ class Encoders:
                 np.array(load_array(path.parent / f"{stem}.ids.npy")),
             )
 
-        seen = {
-            name: path.parent / f"{i:03d}.seen.npy"
-            for i, name in enumerate(content["vocabularies"])
-        }
+        names = enumerate(content["vocabularies"] if with_ids else ())
+        seen = {name: path.parent / f"{i:03d}.seen.npy" for i, name in names}
         return cls(
             schema=schema,
-            seen={
-                name: np.array(load_array(file))
-                for name, file in seen.items()
-                if with_ids and file.exists()
-            },
+            seen={name: np.array(load_array(file)) for name, file in seen.items() if file.exists()},
             vocabularies={
                 name: key_map(f"{i:03d}") for i, name in enumerate(content["vocabularies"])
             },

@@ -7,6 +7,7 @@ candidate is an item that the run does not know.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -136,36 +137,36 @@ class UnknownRows:
             for entity in ids
         }
 
-    def masked_users(self, users: Block, rows: Bools) -> Block:
-        """Return users of whom some are unknown.
+    def mask(
+        self, blocks: Mapping[str, Block], masks: Masks, user_is_masked: Bools, request_index: Array
+    ) -> dict[str, Block]:
+        """Return the features of a batch by level, without what is masked.
 
         Args:
-            users: [R].
-            rows: bool [R], which are masked.
-        """
-        if not rows.any():
-            return users
-        both = Block.concatenate([users, self._rows["user"]])
-        return both.select(np.where(rows, users.rows, np.arange(users.rows)))
-
-    def with_item(self, items: Block) -> Block:
-        """Return items [I] and behind them an unknown one."""
-        return Block.concatenate([items, self._rows["item"]])
-
-    def masked_context(self, context: Block, masks: Masks) -> Block:
-        """Return the requests' features [Q] without those of masked users."""
-        return self._dependents["context", "user"].write(context, masks.user_features)
-
-    def masked_cross(self, cross: Block, masks: Masks, request_index: Array) -> Block:
-        """Return the candidates' cross features without those of masked users and items.
-
-        Args:
-            cross: [N].
+            blocks: ``user`` [R], ``context`` [Q], ``item`` [I] and ``cross`` [N].
             masks: What is masked.
+            user_is_masked: bool [R].
             request_index: int [N], the request of each candidate.
+
+        Returns:
+            The blocks in the same order. Where a candidate is masked, an unknown item is behind the
+            other items.
         """
-        of_user = self._dependents["cross", "user"].write(cross, masks.user_features[request_index])
-        return self._dependents["cross", "item"].write(of_user, masks.item)
+        users, items, cross = blocks["user"], blocks["item"], blocks["cross"]
+        if user_is_masked.any():
+            both = Block.concatenate([users, self._rows["user"]])
+            users = both.select(np.where(user_is_masked, users.rows, np.arange(users.rows)))
+        if masks.item.any():
+            items = Block.concatenate([items, self._rows["item"]])
+        cross = self._dependents["cross", "user"].write(cross, masks.user_features[request_index])
+        return {
+            "user": users,
+            "context": self._dependents["context", "user"].write(
+                blocks["context"], masks.user_features
+            ),
+            "item": items,
+            "cross": self._dependents["cross", "item"].write(cross, masks.item),
+        }
 
 
 def _dependents(encoders: Encoders, level: str, entity: Entity) -> _Dependents:

@@ -22,7 +22,6 @@ from hemix.data.columns import Columns
 from hemix.data.history import find_history_ranges
 from hemix.data.jagged import int64_tensor
 from hemix.data.keys import NULL_KEY
-from hemix.data.layout import Block
 from hemix.data.loader import read_ahead
 from hemix.data.masking import Masks
 from hemix.data.partition import Partition, PartitionSplit
@@ -123,6 +122,11 @@ class Split:
     def labels(self) -> PartitionedArray[np.int8]:
         """int8 [impressions, T]: 0, 1, or -1 where unknown."""
         return self._impressions_array("labels")
+
+    @property
+    def bias(self) -> PartitionedArray[np.int32]:
+        """int32 [impressions]: row of the bias table; zeros without a bias column."""
+        return self._impressions_array("bias")
 
     @property
     def weight(self) -> PartitionedArray[np.float32]:
@@ -257,7 +261,7 @@ class Split:
             "cross": rows.select([s.cross for s in split]).with_numbers(numbers[1]),
         }
         if masks is not None:
-            blocks = self._masked(blocks, masks, user_rows.is_masked, request_index)
+            blocks = data.unknown_rows.mask(blocks, masks, user_rows.is_masked, request_index)
             item_index[: len(request_index)][masks.item] = len(item_rows)
         if replacement is not None and replacement.rate > 0:
             blocks, event_ids = replacement.apply(blocks, event_ids, data.spec)
@@ -328,29 +332,6 @@ class Split:
         versions = at.at(at.take([s.user_row for s in split]))
         is_masked = None if masks is None else masks.user_features
         return UserRows.of(versions, data.user_rows, ranges, is_masked)
-
-    def _masked(
-        self,
-        blocks: dict[str, Block],
-        masks: Masks,
-        user_is_masked: npt.NDArray[np.bool_],
-        request_index: Int64Array,
-    ) -> dict[str, Block]:
-        """Replace what is masked in the blocks of a batch, and add an unknown item behind the rest.
-
-        Args:
-            blocks: The features by level.
-            masks: What is masked.
-            user_is_masked: bool [R].
-            request_index: int64 [N], the request of every candidate.
-        """
-        unknown = self.data.unknown_rows
-        return {
-            "user": unknown.masked_users(blocks["user"], user_is_masked),
-            "context": unknown.masked_context(blocks["context"], masks),
-            "item": unknown.with_item(blocks["item"]) if masks.item.any() else blocks["item"],
-            "cross": unknown.masked_cross(blocks["cross"], masks, request_index),
-        }
 
     def _history_numbers(
         self,

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hemix.display.commands import command_line
 from hemix.display.tables import render_table, text_table
 
 __all__ = ["check_summary", "manifest_summary"]
@@ -39,7 +40,10 @@ def manifest_summary(manifest: Mapping[str, Any], out: Path) -> str:
         A table, then one line for every irregularity.
     """
     return "\n".join(
-        [*_summary_lines(manifest, str(out)), f"Next: hemix train --data {out} --out RUN"]
+        [
+            *_summary_lines(manifest, str(out)),
+            f"Next: {command_line('train', '--data', out, '--out', 'RUN')}",
+        ]
     )
 
 
@@ -53,7 +57,8 @@ def check_summary(manifest: Mapping[str, Any], logs: Path) -> str:
     lines = _summary_lines(manifest, str(logs))
     joins = manifest.get("join_rate", {})
     lines += [f"{rate:.1%} of the {_JOINS[name]}" for name, rate in joins.items()]
-    return "\n".join([*lines, _rates_table(manifest), f"Next: hemix prepare {logs} --out DATA"])
+    next_command = command_line("prepare", logs, "--out", "DATA")
+    return "\n".join([*lines, _rates_table(manifest), f"Next: {next_command}"])
 
 
 def _rates_table(manifest: Mapping[str, Any]) -> str:

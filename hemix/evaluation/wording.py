@@ -7,10 +7,12 @@ from collections.abc import Callable
 from typing import Any, TypeGuard
 
 __all__ = [
+    "BASELINE_NAMES",
     "FILTERS",
     "GLOSSARY",
     "MISSING",
     "MODEL_NAMES",
+    "RULES",
     "SLICE_TITLES",
     "article",
     "count",
@@ -34,6 +36,20 @@ MODEL_NAMES = {
     "rankmixer": "RankMixer",
     "onetrans": "OneTrans",
 }
+
+BASELINE_NAMES = {
+    "popularity": "popularity",
+    "position": "position alone",
+    "touched_before": "touched before",
+}
+"""Rules that are learned from train in a moment. A model should beat them."""
+
+RULES = {
+    "popularity": "ranking by popularity alone",
+    "position": "ranking by the position alone",
+    "touched_before": "a rule of last match, match counts and position",
+}
+"""Baselines in a sentence."""
 
 SLICE_TITLES = {
     "history_length": "Events in the user’s history",
@@ -89,6 +105,16 @@ GLOSSARY: tuple[tuple[str, str], ...] = (
     (
         "popularity",
         "Ranks by the smoothed rate of the item in the training data, the same for all users.",
+    ),
+    (
+        "position alone",
+        "Ranks by the smoothed rate of the logged position in the training data. A server does not "
+        "know it, so it tells what the log’s order explains.",
+    ),
+    (
+        "touched before",
+        "A logistic rule, fitted on the training data, of how often and how recently the user’s "
+        "history had the candidate’s item or item features, and of the position.",
     ),
     (
         "oracle",

@@ -227,7 +227,8 @@ class HistoryInterest(nn.Module):
             for group, keys, q_BHCJd in zip(state.groups, state.keys, laid_out, strict=True):
                 weights_BHCJL = self._weights(keys, q_BHCJd, table_hA)
                 B, H, C, J, L = weights_BHCJL.shape
-                mean_BCKL = weights_BHCJL.view(B, H, C, J // self.dynamic_count, -1, L).mean((1, 4))
+                n = self.dynamic_count
+                mean_BCKL = weights_BHCJL.view(B, H, C, J // n, n, L).mean((1, 4))
                 rows_BCKL = group.rows_BL[:, None, None].expand(mean_BCKL.shape)
                 by_group.append(
                     mean_BCKL.new_zeros(*mean_BCKL.shape[:3], 1 + events).scatter_add_(
@@ -350,7 +351,7 @@ class HistoryInterest(nn.Module):
             queries_NnD = rotate(by_head(queries_NnD, self.heads), angles).flatten(2)
         queries = to_slots(queries_NnD.reshape(-1, n * D), layout.rows, layout.slot_N)
         return [
-            q.view(*q.shape[:2], q.shape[2] * n, self.heads, -1).permute(0, 3, 1, 2, 4)
+            q.view(*q.shape[:2], q.shape[2] * n, self.heads, D // self.heads).permute(0, 3, 1, 2, 4)
             for q in queries
         ]
 

@@ -47,6 +47,8 @@ class ScoredBatch:
     """int64 [n]: visible events of the global history."""
     realtime_length: Array
     """int64 [n]: visible events of the real-time history."""
+    batch: RequestBatch
+    """What was scored."""
 
 
 @torch.no_grad()
@@ -109,6 +111,7 @@ def score_split(
             outputs={name: value.double().cpu().numpy() for name, value in outputs.items()},
             global_length=history_ranges[:, 1] - history_ranges[:, 0],
             realtime_length=history_ranges[:, 2] - history_ranges[:, 1],
+            batch=batch,
         )
         on_progress(done)
 

@@ -29,6 +29,8 @@ class Label(SchemaSection):
     """Column with the time at which a positive became known, in the clock's unit."""
     maturity_ms: Annotated[DurationMs, Field(alias="maturity")] = 0
     """Attribution window: the label of a younger row is unknown."""
+    loss_weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    """Factor of the label's loss in training."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 

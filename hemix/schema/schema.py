@@ -143,6 +143,8 @@ class Schema(SchemaSection):
             # so that a fingerprint from before history.counts existed still matches; match_counts
             # has no such rule, because it is on by default and changes the columns
             del content["history"]["counts"]
+        for label in content["labels"].values():
+            del label["loss_weight"]  # it changes no column
         del content["roles"]["row_key"]  # no column of a model
         content["has"] = [
             table

@@ -8,6 +8,7 @@ everything that the next step depends on.
 from __future__ import annotations
 
 import os
+import shlex
 import time
 from collections.abc import Callable, Sequence
 
@@ -26,7 +27,7 @@ from hemix.training.calibrate import calibrate
 from hemix.training.callbacks import Record
 from hemix.training.checkpoint import BEST, Checkpoint, Checkpoints
 from hemix.training.checkpoint_writer import CheckpointWriter
-from hemix.training.checks import check_labels
+from hemix.training.checks import check_labels, check_pairs
 from hemix.training.consistency import check_same_data
 from hemix.training.device import compile_model, set_threads
 from hemix.training.early_stopping import EarlyStopping
@@ -73,7 +74,7 @@ class Trainer:
         slots = own_slots(job.settings, job.distributed)
         self._batches = TrainBatches(job.data.split("train"), options, slots)
         self._valid_split = job.data.split("valid")
-        self._label_notes = check_labels(job.data)
+        self._data_notes = [*check_labels(job.data), *check_pairs(job.data, job.settings)]
         model = _build_model(job, self._device)
         self._total_steps = self._batches.total_steps
         self._state = TrainState(
@@ -162,7 +163,7 @@ class Trainer:
         metrics = training_metrics(
             job,
             state.position,
-            self._label_notes,
+            self._data_notes,
             calibration,
             peak_bytes=memory.so_far(),
         )
@@ -254,10 +255,10 @@ class Trainer:
         self._save(f"step-{step:08d}")
         launched = job.distributed is not None and LAUNCHED in os.environ
         processes = f"--processes {job.processes} " if launched else ""
+        folders = f"--data {shlex.quote(str(job.data.folder))} --out {shlex.quote(str(job.out))}"
         raise Interrupted(
             f"stopped at step {step} of {self._total_steps}, checkpoint saved",
-            hint=f"continue with: hemix train --resume {processes}--data {job.data.folder} "
-            f"--out {job.out}",
+            hint=f"continue with: hemix train --resume {processes}{folders}",
         )
 
     def _save(self, name: str, *, background: bool = False) -> None:

@@ -23,6 +23,7 @@ CONFIGS: dict[str, list[Any]] = {
     "scale": [hemix.ScaleConfig, hemix.StudyOptions],
     "score": [hemix.ScoreOptions],
     "serve": [hemix.ServeConfig],
+    "suite": [hemix.SuiteConfig, hemix.StudyOptions],
 }
 """Objects that a function takes for the other flags of its command"""
 
@@ -39,6 +40,7 @@ OTHER_NAMES = {
     ("experiment", "token_file"): "token",
     ("scale", "set_"): "settings",
     ("serve", "config"): "config",
+    ("suite", "set_"): "settings",
     ("train", "config"): "settings",
     ("train", "seed"): "settings",
     ("train", "set_"): "settings",

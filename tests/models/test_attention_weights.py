@@ -8,6 +8,7 @@ import math
 import pytest
 import torch
 
+from hemix.data.batch import RequestBatch
 from hemix.models import build_model
 from hemix.models.hemix import HeMix, RequestState
 from hemix.nn.history_state import DynamicQueries
@@ -20,7 +21,7 @@ BATCH = make_batch(SPEC, users=4, candidates=3)
 
 
 def prepared(
-    cached: bool = True, **changes: object
+    cached: bool = True, batch: RequestBatch = BATCH, **changes: object
 ) -> tuple[HeMix, RequestState, Inputs, torch.Tensor, torch.Tensor]:
     """A model, a request state, its inputs, event vectors [1 + E, D] and their times."""
     settings = make_config(**{"token_width": 8, "attention_heads": 1, "mix_heads": 2, **changes})
@@ -32,7 +33,7 @@ def prepared(
             parameter += 0.3 * torch.randn(
                 parameter.shape, generator=torch.Generator().manual_seed(2)
             )
-        everything = model.embed(BATCH)
+        everything = model.embed(batch)
         user = model.encode_user(everything)
         if cached:
             user = model.keep_user(user)
@@ -126,7 +127,9 @@ def test_without_one_history_the_weights_come_from_the_other() -> None:
 
 
 def test_a_chunked_batch_has_the_same_weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, state, inputs, *_ = prepared()
+    """Lengths from 0 to 300 make several groups, and most chunks have no candidate in some."""
+    batch = make_batch(SPEC, users=12, requests_per_user=1, candidates=2, history=300)
+    model, state, inputs, *_ = prepared(batch=batch)
     with torch.no_grad():
         whole = model.event_weights(state, inputs, 3)
         monkeypatch.setattr("hemix.nn.event_weights._WEIGHTS_AT_ONCE", 1)

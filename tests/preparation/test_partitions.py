@@ -70,6 +70,7 @@ def test_five_partitions_of_the_city_hold_the_rows_of_the_format_before(city_dat
     assert table_digests(canonical_hashes(city_data)) == CITY
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("partitions", [1, 64])
 def test_the_number_of_partitions_changes_no_row_and_no_shared_byte(
     city: Path, city_data: Path, tmp_path: Path, partitions: int
@@ -85,10 +86,8 @@ def test_the_number_of_partitions_changes_no_row_and_no_shared_byte(
 
 
 @pytest.mark.real_data
-@pytest.mark.parametrize(
-    "partitions",
-    [pytest.param(1, marks=pytest.mark.slow), 5, pytest.param(64, marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("partitions", [1, 5, 64])
 def test_kuairand_holds_the_rows_of_the_format_before(
     kuairand: Path, tmp_path: Path, partitions: int
 ) -> None:

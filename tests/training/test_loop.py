@@ -75,8 +75,10 @@ def test_same_seed_same_bytes_and_another_seed_others(planted_data: Path, tmp_pa
     assert weights(tmp_path / "a") != weights(tmp_path / "c")
 
 
-@pytest.mark.parametrize("stop_at", [1, 9, 13])
-@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("stop_at", "signal_number"),
+    [(1, signal.SIGINT), (9, signal.SIGTERM), (13, signal.SIGINT)],
+)
 def test_an_interrupted_run_goes_on_to_the_same_bytes(
     planted_data: Path, whole: Path, tmp_path: Path, stop_at: int, signal_number: int
 ) -> None:

@@ -19,6 +19,7 @@ from hemix.evaluation.differences import (
     paired_difference,
 )
 from hemix.evaluation.metrics import UndefinedMetric
+from hemix.evaluation.wording import BASELINE_NAMES
 from hemix.lab.studies.datasets import EvaluatedRows, StudyDataset, evaluated_rows
 from hemix.lab.studies.study import TrialsByLabel
 from hemix.lab.studies.trial import EvaluatedSplit, Trial
@@ -55,7 +56,7 @@ METRICS = (
     "ece_floor",
     "oracle_auc",
     "oracle_distance",
-    "popularity_auc",
+    *(f"{name}_{metric}" for name in BASELINE_NAMES for metric in ("auc", "logloss")),
 )
 
 MeasuredTrials = list[dict[int, MetricEstimate]]
