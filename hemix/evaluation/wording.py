@@ -33,6 +33,7 @@ MODEL_NAMES = {
     "wukong": "Wukong",
     "rankmixer": "RankMixer",
     "onetrans": "OneTrans",
+    "tokenmixer": "TokenMixer-Large",
 }
 
 SLICE_TITLES = {
