@@ -33,6 +33,7 @@ MODEL_NAMES = {
     "wukong": "Wukong",
     "rankmixer": "RankMixer",
     "onetrans": "OneTrans",
+    "longer": "LONGER",
     "hyformer": "HyFormer",
     "tokenmixer": "TokenMixer-Large",
 }

@@ -16,6 +16,7 @@ from tests.models.test_sizes import city_spec
         ("dcnv2", None, 1_000_008, 3_907_798),
         ("wukong", None, 603_844, 2_905_524),
         ("rankmixer", None, 312_300, 1_698_732),
+        ("longer", None, 737_644, 3_337_132),
         ("hyformer", None, 415_116, 2_193_564),
         ("tokenmixer", None, 575_368, 3_116_764),
         ("hemix", "rankmixer", 579_916, 3_211_884),

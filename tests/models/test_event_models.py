@@ -38,6 +38,7 @@ MODELS = {
     "sim": dict(name="sim", history_events=4, search_events=5),
     "sim-hard": dict(name="sim", search="category", search_events=3),
     "onetrans": dict(name="onetrans", history_events=6, layers=3),
+    "longer": dict(name="longer", history_events=30, merge=3, query_tokens=2, layers=3),
     "hyformer": dict(name="hyformer", queries=2),
     "tokenmixer": dict(name="tokenmixer", mix_heads=4, layers=3),
 }
@@ -232,7 +233,7 @@ def _matching(seed: int) -> RequestBatch:
     return dataclasses.replace(batch, labels=labels, weights=torch.ones_like(labels))
 
 
-@pytest.mark.parametrize("name", ["din", "sim", "onetrans", "hyformer", "tokenmixer"])
+@pytest.mark.parametrize("name", ["din", "sim", "onetrans", "longer", "hyformer", "tokenmixer"])
 def test_hemix_train_takes_it_by_name(  # type: ignore[no-untyped-def]
     name: str, planted_data: Path, tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -259,7 +260,7 @@ def test_hemix_train_takes_it_by_name(  # type: ignore[no-untyped-def]
 
 
 @pytest.mark.parametrize("size", ["tiny", "base", "small", "large"])
-@pytest.mark.parametrize("name", ["din", "sim", "onetrans", "hyformer", "tokenmixer"])
+@pytest.mark.parametrize("name", ["din", "sim", "onetrans", "longer", "hyformer", "tokenmixer"])
 def test_a_named_size_has_parameters_of_hemixs_order(name: str, size: str) -> None:
     ours, theirs = (
         count_parameters(city_spec(), build_settings(size=size, model=each).model)[0]
