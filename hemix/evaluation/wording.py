@@ -36,6 +36,7 @@ MODEL_NAMES = {
     "longer": "LONGER",
     "hyformer": "HyFormer",
     "tokenmixer": "TokenMixer-Large",
+    "hstu": "HSTU",
 }
 
 SLICE_TITLES = {

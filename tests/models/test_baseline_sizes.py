@@ -19,6 +19,7 @@ from tests.models.test_sizes import city_spec
         ("longer", None, 737_644, 3_337_132),
         ("hyformer", None, 415_116, 2_193_564),
         ("tokenmixer", None, 575_368, 3_116_764),
+        ("hstu", None, 359_940, 1_762_396),
         ("hemix", "rankmixer", 579_916, 3_211_884),
         ("hemix", "transformer", 588_364, 3_261_804),
     ],

@@ -41,6 +41,7 @@ MODELS = {
     "longer": dict(name="longer", history_events=30, merge=3, query_tokens=2, layers=3),
     "hyformer": dict(name="hyformer", queries=2),
     "tokenmixer": dict(name="tokenmixer", mix_heads=4, layers=3),
+    "hstu": dict(name="hstu", history_events=20, layers=3),
 }
 EACH = pytest.mark.parametrize("options", MODELS.values(), ids=MODELS.keys())
 
@@ -233,7 +234,9 @@ def _matching(seed: int) -> RequestBatch:
     return dataclasses.replace(batch, labels=labels, weights=torch.ones_like(labels))
 
 
-@pytest.mark.parametrize("name", ["din", "sim", "onetrans", "longer", "hyformer", "tokenmixer"])
+@pytest.mark.parametrize(
+    "name", ["din", "sim", "onetrans", "longer", "hyformer", "tokenmixer", "hstu"]
+)
 def test_hemix_train_takes_it_by_name(  # type: ignore[no-untyped-def]
     name: str, planted_data: Path, tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -260,7 +263,9 @@ def test_hemix_train_takes_it_by_name(  # type: ignore[no-untyped-def]
 
 
 @pytest.mark.parametrize("size", ["tiny", "base", "small", "large"])
-@pytest.mark.parametrize("name", ["din", "sim", "onetrans", "longer", "hyformer", "tokenmixer"])
+@pytest.mark.parametrize(
+    "name", ["din", "sim", "onetrans", "longer", "hyformer", "tokenmixer", "hstu"]
+)
 def test_a_named_size_has_parameters_of_hemixs_order(name: str, size: str) -> None:
     ours, theirs = (
         count_parameters(city_spec(), build_settings(size=size, model=each).model)[0]
