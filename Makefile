@@ -7,7 +7,7 @@ HEMIX := $(VENV)/bin/hemix
 STAMP := $(VENV)/.installed
 PYTEST := OMP_NUM_THREADS=1 $(VENV)/bin/pytest --numprocesses 2 --dist worksteal
 
-.PHONY: setup demo test test-slow check format evidence experiment clean
+.PHONY: setup demo test test-slow check docs format evidence experiment clean
 
 setup: $(STAMP)
 
@@ -32,6 +32,9 @@ check: setup
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
+
+docs: setup
+	$(VENV)/bin/mkdocs build --quiet --config-file docs_site/mkdocs.yml
 
 format: setup
 	$(VENV)/bin/ruff check --fix .

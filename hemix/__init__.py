@@ -23,25 +23,32 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hemix.api import (
         PrepareOptions,
+        ScoreOptions,
         ablate,
         bench,
+        check,
         compare,
         demo,
+        derive,
         doctor,
         evaluate,
         experiment,
         export,
         import_logs,
         import_models,
+        init,
+        json_schema,
         log_export,
         log_replay,
         predict,
         prepare,
+        quick_search,
         scale,
         score,
         serve,
         simulate,
         store_load,
+        suite,
         train,
     )
     from hemix.client import Client
@@ -49,10 +56,12 @@ if TYPE_CHECKING:
     from hemix.data.dataset import Dataset
     from hemix.errors import HemixError
     from hemix.lab.abtest.plan import ExperimentPlan
+    from hemix.lab.benchmarks.options import BenchOptions
     from hemix.lab.studies.ablate import AblateConfig
     from hemix.lab.studies.compare import CompareConfig
     from hemix.lab.studies.options import StudyOptions
     from hemix.lab.studies.scale import ScaleConfig
+    from hemix.lab.studies.suite import SuiteConfig
     from hemix.models.registry import register_model
     from hemix.runs.folder import Run
     from hemix.schema import Schema
@@ -64,6 +73,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AblateConfig",
+    "BenchOptions",
     "Callback",
     "Client",
     "CompareConfig",
@@ -75,14 +85,18 @@ __all__ = [
     "Run",
     "ScaleConfig",
     "Schema",
+    "ScoreOptions",
     "ServeConfig",
     "Settings",
     "StudyOptions",
+    "SuiteConfig",
     "ablate",
     "bench",
     "build_settings",
+    "check",
     "compare",
     "demo",
+    "derive",
     "doctor",
     "evaluate",
     "experiment",
@@ -90,21 +104,26 @@ __all__ = [
     "function_callback",
     "import_logs",
     "import_models",
+    "init",
+    "json_schema",
     "log_export",
     "log_replay",
     "predict",
     "prepare",
+    "quick_search",
     "register_model",
     "scale",
     "score",
     "serve",
     "simulate",
     "store_load",
+    "suite",
     "train",
 ]
 
 _MODULES = {
     "AblateConfig": "hemix.lab.studies.ablate",
+    "BenchOptions": "hemix.lab.benchmarks.options",
     "Callback": "hemix.training.callbacks",
     "Client": "hemix.client",
     "CompareConfig": "hemix.lab.studies.compare",
@@ -116,9 +135,11 @@ _MODULES = {
     "Run": "hemix.runs.folder",
     "ScaleConfig": "hemix.lab.studies.scale",
     "Schema": "hemix.schema",
+    "ScoreOptions": "hemix.api.training",
     "ServeConfig": "hemix.serving.config",
     "Settings": "hemix.settings",
     "StudyOptions": "hemix.lab.studies.options",
+    "SuiteConfig": "hemix.lab.studies.suite",
     "build_settings": "hemix.settings",
     "function_callback": "hemix.training.callbacks",
     "register_model": "hemix.models.registry",

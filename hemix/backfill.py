@@ -25,8 +25,8 @@ from hemix.preparation.duplicates import (
     occurrence_numbers,
     warn_about_duplicates,
 )
-from hemix.preparation.events import IMPRESSION
-from hemix.preparation.labels import apply_given_labels, known_immediately
+from hemix.preparation.events import deepest_labels, impression_actions
+from hemix.preparation.labels import apply_given_labels
 from hemix.preparation.log_table import LogTable
 from hemix.preparation.logs import Logs, open_logs
 from hemix.preparation.role_columns import check_ids, check_not_null, labels_of
@@ -191,18 +191,14 @@ def _read_impressions(logs: Logs, chunk: Chunk) -> _EventRows:
         for n, v in schema.labels.items()
     }
     labels, _ = apply_given_labels(schema.labels, logged)
-    deepest = np.zeros(chunk.rows, dtype=np.int64)
-    later: dict[str, tuple[Array, Array]] = {}
-    for depth, (name, label) in enumerate(schema.labels.items(), start=1):
-        column = label.available_at
-        available = (
-            None if column is None else times_of(column, chunk.columns[column], clock, chunk.where)
-        )
-        immediately = known_immediately(label, labels[name], time_ms, available)
-        deepest[immediately] = depth
-        if available is not None:
-            later[name] = (labels[name] == 1) & ~immediately, available
-    actions = pa.array([IMPRESSION, *schema.tasks]).take(pa.array(deepest))
+    available = {
+        name: times_of(label.available_at, chunk.columns[label.available_at], clock, chunk.where)
+        for name, label in schema.labels.items()
+        if label.available_at is not None
+    }
+    deepest, known_later = deepest_labels(schema, labels, available, time_ms)
+    later = {name: (rows, available[name]) for name, rows in known_later.items()}
+    actions = impression_actions(schema).take(pa.array(deepest))
     return _EventRows(logs, chunk, "impression", time_ms, actions, later)
 
 

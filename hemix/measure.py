@@ -44,28 +44,52 @@ def anonymous_bytes(pid: int | str = "self") -> int:
     )
 
 
+def _largest_bytes(pid: int | str) -> int:
+    """Anonymous memory of the larger of a process and its children."""
+    children = [pid for path in Path(f"/proc/{pid}/task").glob("*/children") for pid in _pids(path)]
+    return max(anonymous_bytes(process) for process in (pid, *children))
+
+
+def _pids(path: Path) -> list[str]:
+    try:
+        return path.read_text().split()
+    except OSError:  # the thread has ended
+        return []
+
+
 class PeakMemory:
     """Samples the anonymous memory of a process inside a ``with`` block; ``bytes`` is the peak."""
 
-    def __init__(self, pid: int | str = "self", every_seconds: float = 0.05) -> None:
+    def __init__(
+        self, pid: int | str = "self", every_seconds: float = 0.05, *, children: bool = False
+    ) -> None:
+        """Describe what to sample.
+
+        Args:
+            pid: The process.
+            every_seconds: Seconds between samples.
+            children: Whether ``bytes`` is the peak of any one of the process and its children, not
+                of the process alone.
+        """
         self.bytes = 0
         self._pid = pid
+        self._measure = _largest_bytes if children else anonymous_bytes
         self._every = every_seconds
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="hemix-memory", daemon=True)
 
     def _watch(self) -> None:
         while not self._stop.wait(self._every):
-            self.bytes = max(self.bytes, anonymous_bytes(self._pid))
+            self.bytes = max(self.bytes, self._measure(self._pid))
 
     def __enter__(self) -> PeakMemory:
-        self.bytes = anonymous_bytes(self._pid)
+        self.bytes = self._measure(self._pid)
         self._thread.start()
         return self
 
     def so_far(self) -> int:
         """Take another sample and return the peak in bytes."""
-        self.bytes = max(self.bytes, anonymous_bytes(self._pid))
+        self.bytes = max(self.bytes, self._measure(self._pid))
         return self.bytes
 
     def __exit__(

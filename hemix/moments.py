@@ -58,8 +58,10 @@ def _window(value: object) -> object:
     return value if value == "day" else duration_ms(value)
 
 
-DurationMs = Annotated[int, BeforeValidator(duration_ms)]
-WindowMs = Annotated[Literal["day"] | int, BeforeValidator(_window)]
+DurationMs = Annotated[int, BeforeValidator(duration_ms, json_schema_input_type=int | str)]
+WindowMs = Annotated[
+    Literal["day"] | int, BeforeValidator(_window, json_schema_input_type=int | str)
+]
 
 
 def moment_ms(text: str, timezone: str) -> int:

@@ -15,6 +15,7 @@ from pydantic import SerializeAsAny, ValidationError
 
 from hemix.config import (
     BoostingSettings,
+    ResolvedTrainSettings,
     Section,
     TrainSettings,
     named_overrides,
@@ -26,7 +27,14 @@ from hemix.models.hemix_config import HeMixConfig
 from hemix.models.registry import find_model, known_models
 from hemix.validation import did_you_mean, first_problem
 
-__all__ = ["RENAMED_SETTINGS", "Settings", "build_settings", "of_model", "parse_settings"]
+__all__ = [
+    "RENAMED_SETTINGS",
+    "ResolvedSettings",
+    "Settings",
+    "build_settings",
+    "of_model",
+    "parse_settings",
+]
 
 _DEFAULT_MODEL = "hemix"
 RENAMED_SETTINGS = {
@@ -58,6 +66,22 @@ class Settings(Section):
     def to_yaml(self) -> str:
         """Return YAML that :func:`build_settings` reads back."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, width=120)
+
+    def resolved(self, train_rows: int, parent: Settings | None = None) -> ResolvedSettings:
+        """Replace every ``auto`` by a number (:meth:`hemix.config.TrainSettings.resolved`).
+
+        Args:
+            train_rows: Impressions of the train split.
+            parent: Settings of the run whose weights this one begins with.
+        """
+        train = self.train.resolved(train_rows, None if parent is None else parent.train)
+        return ResolvedSettings(model=self.model, train=train, boosting=self.boosting)
+
+
+class ResolvedSettings(Settings):
+    """All settings of a run that trains, without ``auto``."""
+
+    train: ResolvedTrainSettings
 
 
 def build_settings(

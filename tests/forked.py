@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +28,20 @@ FORK_SERVER.set_forkserver_preload(["__main__", "tests.forked_imports"])
 class ForkedProcess:
     """A started process, with the methods of ``subprocess.Popen`` that tests use."""
 
-    def __init__(self, target: Callable[..., None], *args: Any, err: Path | None = None) -> None:
+    def __init__(
+        self,
+        target: Callable[..., None],
+        *args: Any,
+        err: Path | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         """Start it.
 
         Args:
             target: What it runs, a function of a module.
             *args: Arguments of ``target``.
             err: The file of its stderr; None: a temporary one.
+            environment: Variables beside those of the tests.
         """
         self._folder = tempfile.TemporaryDirectory()
         self.out = Path(self._folder.name) / "out"
@@ -42,7 +49,7 @@ class ForkedProcess:
         for file in (self.out, self.err):
             file.write_text("")
         self._process = FORK_SERVER.Process(
-            target=_redirected, args=(self.out, self.err, target, args)
+            target=_redirected, args=(self.out, self.err, dict(environment or {}), target, args)
         )
         self._process.start()
         assert self._process.pid is not None
@@ -83,20 +90,30 @@ class ForkedProcess:
         return ""
 
 
-def _redirected(out: Path, err: Path, target: Callable[..., None], args: tuple[Any, ...]) -> None:
+def _redirected(
+    out: Path,
+    err: Path,
+    environment: dict[str, str],
+    target: Callable[..., None],
+    args: tuple[Any, ...],
+) -> None:
+    os.environ.update(environment)
     for file, number in ((out, 1), (err, 2)):
         os.dup2(os.open(file, os.O_WRONLY | os.O_APPEND), number)
     target(*args)
 
 
-def fork_hemix(*arguments: object, err: Path | None = None) -> ForkedProcess:
+def fork_hemix(
+    *arguments: object, err: Path | None = None, environment: Mapping[str, str] | None = None
+) -> ForkedProcess:
     """Start ``hemix ARGUMENTS``.
 
     Args:
         *arguments: Of the command line.
         err: The file of its stderr; None: a temporary one.
+        environment: Variables beside those of the tests.
     """
-    return ForkedProcess(_run_hemix, *map(str, arguments), err=err)
+    return ForkedProcess(_run_hemix, *map(str, arguments), err=err, environment=environment)
 
 
 def _run_hemix(*arguments: str) -> None:

@@ -65,6 +65,7 @@ def test_training_display_prints_header_evaluations_and_stop() -> None:
         "embedding_backend": "PyTorch",
         "threads": 1,
         "precision": "fp32",
+        "automatic": {"batch_size": 32, "warmup_steps": 1},
     }
     state = {"nothing_to_resume": False, "half_written": ["step-00000004"]}
     display.on_start({**header, **more, **rest, **state})
@@ -77,12 +78,14 @@ def test_training_display_prints_header_evaluations_and_stop() -> None:
     output = console.file
     assert isinstance(output, io.StringIO)
     lines = output.getvalue().splitlines()
-    assert len(lines) == 5
-    assert "step-00000004" in lines[0] and "640 impressions in 10 steps" in lines[1]
-    assert "resumed at step 3" in lines[1] and lines[2].startswith("cpu, 2 processes of 1 threads")
-    assert lines[2].endswith("fp32, 4 slots a step; tables: PyTorch")
-    assert lines[3] == "step 4: valid loss 0.2500, AUC not defined"
-    assert "step 8" in lines[4] and "step 4 are kept" in lines[4]
+    assert len(lines) == 6
+    assert "step-00000004" in lines[0]
+    assert lines[1].endswith("640 impressions: batch_size 32, warmup_steps 1")
+    assert "640 impressions in 10 steps" in lines[2]
+    assert "resumed at step 3" in lines[2] and lines[3].startswith("cpu, 2 processes of 1 threads")
+    assert lines[3].endswith("fp32, 4 slots a step; tables: PyTorch")
+    assert lines[4] == "step 4: valid loss 0.2500, AUC not defined"
+    assert "step 8" in lines[5] and "step 4 are kept" in lines[5]
 
 
 def test_study_display_prints_the_estimate_and_every_trial() -> None:
@@ -141,7 +144,7 @@ def test_manifest_summary_lists_every_irregularity() -> None:
     assert all(part in note for part, note in zip(expected, notes, strict=True))
     [warning] = [line for line in lines if line.startswith("warning: ")]
     assert "item.brand have click rate 0.30000 on train (known: 0.50000)" in warning
-    assert lines[-1] == "Next: hemix train --data data --out RUN"
+    assert lines[-1].endswith("hemix train --data data --out RUN")
 
 
 def test_a_benchmark_case_of_many_values_is_a_column() -> None:

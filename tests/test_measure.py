@@ -102,6 +102,19 @@ def test_the_peak_includes_memory_freed_before_the_end() -> None:
     assert left < 40 * MB
 
 
+def test_the_largest_of_a_process_and_its_children_counts() -> None:
+    child = "import sys, numpy as np; held = np.ones(96 * 10**6, np.uint8); print(flush=True)"
+    command = [sys.executable, "-c", f"{child}; sys.stdin.readline()"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, **pipes) as process:  # type: ignore[call-overload]
+        process.stdout.readline()
+        with PeakMemory(every_seconds=1000) as own, PeakMemory(children=True) as largest:
+            pass
+        process.communicate(b"\n")
+    assert largest.bytes > 96 * MB
+    assert largest.bytes >= own.bytes
+
+
 def test_a_block_shorter_than_a_sample_is_measured_at_its_end() -> None:
     (peak,) = measured(
         "with PeakMemory(every_seconds=1000) as memory: held = np.ones(64 * MB, "

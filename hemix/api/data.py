@@ -7,7 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hemix.api.types import DatasetName, PathLike, Progress, ignore_progress
+from hemix.api.types import (
+    DatasetName,
+    DerivedLogName,
+    PathLike,
+    Progress,
+    ProtocolName,
+    ignore_progress,
+)
 from hemix.errors import UsageError
 
 if TYPE_CHECKING:
@@ -48,26 +55,66 @@ def simulate(
 
 
 def import_logs(
-    name: DatasetName, raw: PathLike, out: PathLike, *, random_log: bool = False
+    name: DatasetName,
+    raw: PathLike,
+    out: PathLike,
+    *,
+    random_log: bool = False,
+    protocol: ProtocolName | None = None,
 ) -> dict[str, Any]:
     """Convert the raw files of a public data set to logs with a schema.
 
     Args:
-        name: ``kuairand`` or ``movielens``.
+        name: ``ebnerd``, ``kuairand``, ``mind`` or ``movielens``.
         raw: The folder of the raw files.
         out: The new folder.
-        random_log: KuaiRand: add the randomly exposed impressions.
+        random_log: KuaiRand: add the randomly exposed impressions; with ``protocol``: make them the
+            test split.
+        protocol: KuaiRand: the days and the label of a public comparison.
 
     Returns:
         The number of rows by table.
 
     Raises:
-        UsageError: The name is unknown, or ``out`` is not new.
+        UsageError: A name is unknown, the data set lacks an option, or ``out`` is not new.
         DataError: Files are missing or malformed.
     """
+    from hemix.lab.datasets import ImportOptions
     from hemix.lab.datasets import import_logs as run_import
 
-    return run_import(name, Path(raw), Path(out), random_log=random_log)
+    options = ImportOptions(random_log=random_log, protocol=protocol)
+    return run_import(name, Path(raw), Path(out), options)
+
+
+def derive(
+    name: DerivedLogName,
+    logs: PathLike,
+    out: PathLike,
+    *,
+    max_rows: int | None = None,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Make a log of a special kind from other logs, such as one with new items every day.
+
+    Args:
+        name: The kind; docs/how-to/derived-logs.md lists them.
+        logs: The logs folder to make it from.
+        out: The new folder.
+        max_rows: Most impressions of ``logs`` to use, by whole users; None: the kind's own number.
+        seed: Seed of all draws.
+
+    Returns:
+        The number of rows by table.
+
+    Raises:
+        UsageError: The name is unknown, ``out`` is not new, or the kind cannot be made of these
+            logs.
+        DataError: A table is missing or malformed.
+        SchemaError: The schema is missing or wrong.
+    """
+    from hemix.lab.derived_logs import derive_logs
+
+    return derive_logs(name, Path(logs), Path(out), max_rows=max_rows, seed=seed)
 
 
 @dataclass(frozen=True, kw_only=True)

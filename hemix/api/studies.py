@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from hemix.lab.studies.compare import CompareConfig
     from hemix.lab.studies.options import StudyOptions
     from hemix.lab.studies.scale import ScaleConfig
+    from hemix.lab.studies.suite import SuiteConfig
 
-__all__ = ["ablate", "compare", "experiment", "scale"]
+__all__ = ["ablate", "compare", "experiment", "scale", "suite"]
 
 
 def compare(
@@ -45,6 +46,35 @@ def compare(
     from hemix.lab.studies.compare import compare as run_compare
 
     return run_compare(_paths(data), Path(out), config, options)
+
+
+def suite(
+    data: Sequence[PathLike],
+    out: PathLike,
+    config: SuiteConfig | None = None,
+    *,
+    options: StudyOptions | None = None,
+) -> dict[str, Any]:
+    """Compare models on several logs of different kinds, each model with its defaults.
+
+    Writes suite.json and report.html.
+
+    Args:
+        data: Dataset folders, of any schemas.
+        out: The study's folder; a second call continues it.
+        config: The models and their training; None: the defaults.
+        options: How the trials run; None: the defaults.
+
+    Returns:
+        The content of suite.json.
+
+    Raises:
+        UsageError, SettingsError, DataError: Before anything is written.
+        RunError: No trial finished.
+    """
+    from hemix.lab.studies.suite import suite as run_suite
+
+    return run_suite(_paths(data), Path(out), config, options)
 
 
 def ablate(

@@ -13,7 +13,7 @@ from hemix.formats import SavedFormat
 from hemix.training.callbacks import SILENT, Callback
 
 if TYPE_CHECKING:
-    from hemix.lab.benchmarks import Benchmark
+    from hemix.lab.benchmarks import Benchmark, BenchOptions
 
 __all__ = ["bench", "demo", "doctor"]
 
@@ -80,25 +80,14 @@ def doctor() -> dict[str, Any]:
 
 
 def bench(
-    name: Benchmark,
-    *,
-    scale: float = 1.0,
-    sweep: bool = False,
-    size: str | None = None,
-    run: PathLike | None = None,
-    seconds: float | None = None,
-    device: str | None = None,
+    name: Benchmark, *, scale: float = 1.0, options: BenchOptions | None = None
 ) -> dict[str, Any]:
     """Run a benchmark.
 
     Args:
         name: One of :data:`hemix.lab.benchmarks.BENCHMARKS`.
         scale: Fraction of the full size.
-        sweep: score, train: measure several lengths and counts too.
-        size: mfu: size of the model.
-        run: serve: run folder to serve; None: a new run.
-        seconds: serve: run only the mixed load, for so many seconds.
-        device: serve: device that scores.
+        options: Options of this benchmark; None: the defaults.
 
     Returns:
         The figures.
@@ -108,12 +97,4 @@ def bench(
     """
     from hemix.lab.benchmarks import run_benchmark
 
-    return run_benchmark(
-        name,
-        scale=scale,
-        sweep=sweep,
-        size=size,
-        run=None if run is None else Path(run),
-        seconds=seconds,
-        device=device,
-    )
+    return run_benchmark(name, scale=scale, options=options)

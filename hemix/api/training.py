@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,7 +17,16 @@ if TYPE_CHECKING:
     from hemix.runs.folder import ScoredPosition
     from hemix.settings import Settings
 
-__all__ = ["evaluate", "export", "import_models", "predict", "score", "train"]
+__all__ = [
+    "ScoreOptions",
+    "evaluate",
+    "export",
+    "import_models",
+    "predict",
+    "quick_search",
+    "score",
+    "train",
+]
 
 
 def import_models(files: Sequence[PathLike]) -> None:
@@ -69,10 +79,15 @@ def train(
     from hemix.training.loop import train as run_training
 
     out = Path(out)
-    chosen = _training_settings(out, model, settings, resume=resume)
+    chosen, own = _training_settings(out, model, settings, resume=resume)
     parent = Run.load(init_from) if init_from is not None else None
     dataset = Dataset(data)
     dataset.verify()
+    if own is not None:
+        rows = dataset.manifest["splits"]["train"]["rows"]
+        before = None if parent is None else parent.settings
+        if chosen.resolved(rows, before) != own.resolved(rows):
+            raise _other_settings(out)
     with _distributed(chosen.train.device) as distributed:
         run_training(
             dataset,
@@ -107,10 +122,10 @@ def _training_settings(
     settings: Settings | Mapping[str, Any] | Sequence[str],
     *,
     resume: bool,
-) -> Settings:
-    """Return the settings of a run; a resumed run has its own.
+) -> tuple[Settings, Settings | None]:
+    """Return the chosen settings, and those that a resumed run has, which must be the same.
 
-    Raises UsageError where ``model`` or ``settings`` differ from those of a resumed run.
+    Raises UsageError where ``model`` is not that of the settings or of a resumed run.
     """
     from hemix.settings import Settings, build_settings
 
@@ -126,9 +141,7 @@ def _training_settings(
     else:
         config = None if own is None else saved
         chosen = build_settings(model=model, config=config, overrides=settings)
-    if own is not None and chosen != own:
-        raise _other_settings(out)
-    return chosen
+    return chosen, own
 
 
 def _other_settings(out: Path) -> UsageError:
@@ -137,6 +150,45 @@ def _other_settings(out: Path) -> UsageError:
         field="--resume",
         hint="leave out --model, --size, --seed, --config and --set, or name another --out",
     )
+
+
+def quick_search(
+    data: PathLike,
+    out: PathLike,
+    *,
+    model: str | None = None,
+    settings: Settings | Mapping[str, Any] | Sequence[str] = (),
+    callback: Callback = SILENT,
+) -> Path:
+    """Train three models of a small log and keep the best on valid, as ``train --search quick``.
+
+    The points are the settings themselves, a dense learning rate 2.5 times as high, and one epoch
+    more. OUT/search.json lists them with their valid losses.
+
+    Args:
+        data: The dataset folder, of at most 100,000 train rows.
+        out: The new run folder.
+        model: Name of the model; None: that of the settings, by default hemix.
+        settings: As in :func:`train`.
+        callback: Receives what all three runs report.
+
+    Returns:
+        The run folder.
+
+    Raises:
+        UsageError: ``out`` cannot be used, the log is larger, or the model is lightgbm.
+        SettingsError: A setting is unknown or invalid.
+        RunError: The loss of a run diverges.
+        Interrupted: After Ctrl-C or SIGTERM; no run is kept.
+    """
+    from hemix.data.dataset import Dataset
+    from hemix.training.quick_search import search_quickly
+
+    out = Path(out)
+    chosen, _ = _training_settings(out, model, settings, resume=False)
+    dataset = Dataset(data)
+    dataset.verify()
+    return search_quickly(dataset, out, chosen, callback=callback)
 
 
 def evaluate(
@@ -222,17 +274,32 @@ def predict(
     return write_predictions(tables, out)
 
 
+@dataclass(frozen=True, kw_only=True)
+class ScoreOptions:
+    """Details of :func:`score`."""
+
+    items: PathLike | None = None
+    """Features of items that are new or have changed since training; None: those of the run"""
+    users: PathLike | None = None
+    """The same of users"""
+    store: str | None = None
+    """URL of a server's store, in place of events, items and users"""
+    top: int | None = None
+    """Write only so many best rows of every request, with their ``rank`` from 1; None: all rows.
+
+    Without request ids, the rows of a user at a time are a request.
+    """
+    processes: int = 1
+    """Processes of this machine that score at a time"""
+
+
 def score(
     run: PathLike,
     impressions: PathLike,
     out: PathLike,
     *,
     events: PathLike | None = None,
-    items: PathLike | None = None,
-    users: PathLike | None = None,
-    store: str | None = None,
-    top: int | None = None,
-    processes: int = 1,
+    options: ScoreOptions | None = None,
     on_progress: Progress = ignore_progress,
 ) -> dict[str, int]:
     """Score new rows, without labels or splits, into a new Parquet file.
@@ -244,13 +311,8 @@ def score(
         run: The run folder.
         impressions: The rows to score: user, item, time, context and cross columns.
         out: The new file.
-        events: Events of histories. Without events and store, histories are empty.
-        items: Features of items that are new or have changed since training.
-        users: The same of users.
-        store: URL of a server's store, in place of events, items and users.
-        top: Write only so many best rows of every request, with their ``rank`` from 1. Without
-            request ids, the rows of a user at a time are a request.
-        processes: Number of processes.
+        events: Events of histories. Without events and a store, histories are empty.
+        options: Features of items and users, a store, the best rows alone, processes.
         on_progress: Called with the activity and its completed fraction.
 
     Returns:
@@ -267,18 +329,25 @@ def score(
     from hemix.batch_scoring import ScoringInputs
     from hemix.batch_scoring import score as score_files
 
+    options = options or ScoreOptions()
+
     def path(given: PathLike | None) -> Path | None:
         return None if given is None else Path(given)
 
     inputs = ScoringInputs(
         impressions=Path(impressions),
         events=path(events),
-        items=path(items),
-        users=path(users),
-        store=store,
+        items=path(options.items),
+        users=path(options.users),
+        store=options.store,
     )
     return score_files(
-        Path(run), inputs, Path(out), top=top, processes=processes, progress=on_progress
+        Path(run),
+        inputs,
+        Path(out),
+        top=options.top,
+        processes=options.processes,
+        progress=on_progress,
     )
 
 

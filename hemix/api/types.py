@@ -6,12 +6,31 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-__all__ = ["DatasetName", "EngineName", "PathLike", "Progress", "SplitName", "ignore_progress"]
+__all__ = [
+    "DatasetName",
+    "DerivedLogName",
+    "EngineName",
+    "PathLike",
+    "Progress",
+    "ProtocolName",
+    "SplitName",
+    "ignore_progress",
+]
 
 PathLike: TypeAlias = str | Path
 Progress: TypeAlias = Callable[[str, float], None]
 """Called with an activity and the completed fraction of it, 0 to 1."""
-DatasetName: TypeAlias = Literal["kuairand", "movielens"]
+DatasetName: TypeAlias = Literal["ebnerd", "kuairand", "mind", "movielens"]
+DerivedLogName: TypeAlias = Literal[
+    "daily_items",
+    "small_log",
+    "long_lists",
+    "untimed_history",
+    "anonymous_requests",
+    "drawn_negatives",
+    "unseen_items",
+]
+ProtocolName: TypeAlias = Literal["techjam"]
 EngineName: TypeAlias = Literal["local", "spark"]
 SplitName: TypeAlias = Literal["train", "valid", "test"]
 

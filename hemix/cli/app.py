@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 import hemix
-from hemix.cli import data, serve, study, tools, train
+from hemix.cli import data, schemas, serve, study, tools, train
 from hemix.cli.errors import COMMAND_ERRORS, report, to_hemix_error
 from hemix.cli.renamed import CommandGroup
 from hemix.errors import Interrupted
@@ -30,7 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (data, train, study, serve, tools):
+for group in (schemas, data, train, study, serve, tools):
     app.add_typer(group.commands)
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from hemix import api
-from hemix.api.types import DatasetName, EngineName
+from hemix.api.types import DatasetName, DerivedLogName, EngineName, ProtocolName
 from hemix.cli.command import add_command
 from hemix.cli.flags import DATA, Json, LogsFolder, OutFolder, Seed
 from hemix.cli.output import console, print_result
@@ -35,7 +35,7 @@ class SimulateFlags:
 @add_command(commands, panel=DATA, example="hemix simulate --out logs --users 500 --days 5")
 def simulate(flags: SimulateFlags) -> None:
     """Write the logs of a simulated city, and the true probabilities in OUT/truth."""
-    from hemix.display import Display, counts_line
+    from hemix.display import Display, command_line, counts_line
 
     with Display(console()) as display:
         counts = api.simulate(
@@ -45,7 +45,8 @@ def simulate(flags: SimulateFlags) -> None:
             seed=flags.seed,
             on_progress=display.progress,
         )
-    text = f"{flags.out}: {counts_line(counts)}\nNext: hemix prepare {flags.out} --out DATA"
+    next_command = command_line("prepare", flags.out, "--out", "DATA")
+    text = f"{flags.out}: {counts_line(counts)}\nNext: {next_command}"
     print_result(counts, flags.json_, text)
 
 
@@ -57,8 +58,16 @@ class ImportFlags:
     raw: Annotated[Path, typer.Argument(help="Folder of the raw files.", show_default=False)]
     out: OutFolder
     random_log: Annotated[
-        bool, typer.Option("--random-log", help="KuaiRand: add the randomly exposed impressions.")
+        bool,
+        typer.Option(
+            "--random-log",
+            help="KuaiRand: add the randomly exposed impressions; with --protocol, test on them.",
+        ),
     ] = False
+    protocol: Annotated[
+        ProtocolName | None,
+        typer.Option(help="KuaiRand: days and label of a public comparison.", show_default=False),
+    ] = None
     json_: Json = False
 
 
@@ -67,11 +76,52 @@ class ImportFlags:
 )
 def import_(flags: ImportFlags) -> None:
     """Convert the raw files of a public data set to logs with a schema."""
-    from hemix.display import counts_line
+    from hemix.display import command_line, counts_line
 
     with console().status(f"importing {flags.name} from {flags.raw}"):
-        counts = api.import_logs(flags.name, flags.raw, flags.out, random_log=flags.random_log)
-    text = f"{flags.out}: {counts_line(counts)}\nNext: hemix prepare {flags.out} --out DATA"
+        counts = api.import_logs(
+            flags.name,
+            flags.raw,
+            flags.out,
+            random_log=flags.random_log,
+            protocol=flags.protocol,
+        )
+    next_command = command_line("prepare", flags.out, "--out", "DATA")
+    text = f"{flags.out}: {counts_line(counts)}\nNext: {next_command}"
+    print_result(counts, flags.json_, text)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeriveFlags:
+    """Flags of ``hemix derive``."""
+
+    name: Annotated[DerivedLogName, typer.Argument(help="Kind of log.", show_default=False)]
+    logs: LogsFolder
+    out: OutFolder
+    max_rows: Annotated[
+        int | None,
+        typer.Option(
+            "--max-rows",
+            min=1,
+            help="Most impressions of LOGS to use, by whole users.",
+            show_default="30,000 to 90,000, by the kind",
+        ),
+    ] = None
+    seed: Seed = 0
+    json_: Json = False
+
+
+@add_command(commands, panel=DATA, example="hemix derive daily_items logs --out logs-daily")
+def derive(flags: DeriveFlags) -> None:
+    """Make a log of a special kind from others, such as one with new items every day."""
+    from hemix.display import command_line, counts_line
+
+    with console().status(f"deriving {flags.name} from {flags.logs}"):
+        counts = api.derive(
+            flags.name, flags.logs, flags.out, max_rows=flags.max_rows, seed=flags.seed
+        )
+    next_command = command_line("prepare", flags.out, "--out", "DATA")
+    text = f"{flags.out}: {counts_line(counts)}\nNext: {next_command}"
     print_result(counts, flags.json_, text)
 
 

@@ -103,6 +103,57 @@ def compare(flags: CompareFlags) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SuiteFlags:
+    """Flags of ``hemix suite``."""
+
+    data: Annotated[
+        list[Path],
+        typer.Option(
+            "--data",
+            help="Dataset folder of a log; repeated, once for every log.",
+            show_default=False,
+        ),
+    ]
+    out: StudyFolder
+    models: Annotated[
+        str | None,
+        typer.Option(help="Names of models, separated by commas.", show_default="all"),
+    ] = None
+    reference: Annotated[str, typer.Option(help="Model that every other one is compared with.")] = (
+        "hemix"
+    )
+    seeds: Seeds = 3
+    set_: StudySettings = None
+    evaluate_test: EvaluateTest = False
+    jobs: Jobs = None
+    threads: Threads = 1
+    import_: Imports = None
+    json_: Json = False
+
+
+@add_command(
+    commands,
+    panel=STUDY,
+    example="hemix suite --data news --data shop --out study --models hemix,lightgbm",
+)
+def suite(flags: SuiteFlags) -> None:
+    """Compare models on several logs of different kinds, by their defaults."""
+    from hemix.display import suite_table
+    from hemix.lab.studies.suite import SuiteConfig
+
+    config = SuiteConfig(
+        models=_names(flags.models),
+        reference=flags.reference,
+        seeds=flags.seeds,
+        settings=flags.set_ or (),
+        evaluate_test=flags.evaluate_test,
+    )
+    with _study_options(flags) as options:
+        content = api.suite(flags.data, flags.out, config, options=options)
+    _print_report(content, flags, suite_table(content))
+
+
+@dataclass(frozen=True, kw_only=True)
 class AblateFlags:
     """Flags of ``hemix ablate``."""
 
@@ -190,7 +241,9 @@ def scale(flags: ScaleFlags) -> None:
 
 
 @contextmanager
-def _study_options(flags: CompareFlags | AblateFlags | ScaleFlags) -> Iterator[StudyOptions]:
+def _study_options(
+    flags: CompareFlags | SuiteFlags | AblateFlags | ScaleFlags,
+) -> Iterator[StudyOptions]:
     """Yield how the trials of a study run, while a display shows them."""
     from hemix.display import Display
     from hemix.lab.studies.options import StudyOptions
@@ -207,7 +260,7 @@ def _study_options(flags: CompareFlags | AblateFlags | ScaleFlags) -> Iterator[S
 
 def _print_report(
     content: dict[str, Any],
-    flags: CompareFlags | AblateFlags | ScaleFlags | ExperimentFlags,
+    flags: CompareFlags | SuiteFlags | AblateFlags | ScaleFlags | ExperimentFlags,
     table: str,
 ) -> None:
     """Print a table and where the report is, or the content for a machine."""

@@ -13,7 +13,7 @@ from hemix.cli.command import add_command
 from hemix.cli.flags import TOOLS, Json, OutFolder, Seed
 from hemix.cli.output import console, print_result
 from hemix.errors import UsageError
-from hemix.lab.benchmarks import Benchmark
+from hemix.lab.benchmarks import Benchmark, BenchOptions
 
 __all__ = ["commands"]
 
@@ -101,6 +101,16 @@ class BenchFlags:
         str | None,
         typer.Option(help="serve: device that scores, such as cuda.", show_default=False),
     ] = None
+    processes: Annotated[
+        int | None,
+        typer.Option(min=1, help="prepare: processes of this machine.", show_default="1"),
+    ] = None
+    partitions: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=1_000_000, help="prepare: partitions of the users.", show_default="8 to 64"
+        ),
+    ] = None
 
 
 @add_command(commands, panel=TOOLS, example="hemix bench score --scale 0.1 --json score.json")
@@ -117,11 +127,15 @@ def bench(flags: BenchFlags) -> None:
     figures = api.bench(
         flags.name,
         scale=flags.scale,
-        sweep=flags.sweep,
-        size=flags.size,
-        run=flags.run,
-        seconds=flags.seconds,
-        device=flags.device,
+        options=BenchOptions(
+            sweep=flags.sweep,
+            size=flags.size,
+            run=flags.run,
+            seconds=flags.seconds,
+            device=flags.device,
+            processes=flags.processes,
+            partitions=flags.partitions,
+        ),
     )
     if flags.json_file is not None:
         write_json(flags.json_file, figures)

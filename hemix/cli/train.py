@@ -17,6 +17,7 @@ from hemix.cli.command import add_command
 from hemix.cli.flags import TRAIN, DataFolder, Imports, Json, OutFolder, RunFolder, Split
 from hemix.cli.output import console, print_result
 from hemix.config import named_overrides
+from hemix.errors import UsageError
 
 if TYPE_CHECKING:
     from hemix.settings import Settings
@@ -67,6 +68,10 @@ class TrainFlags:
             show_default=False,
         ),
     ] = None
+    search: Annotated[
+        Literal["none", "quick"],
+        typer.Option(help="quick: train a small log at three points and keep the best on valid."),
+    ] = "none"
     processes: Annotated[
         int,
         typer.Option(
@@ -99,24 +104,50 @@ def train(flags: TrainFlags) -> None:
     """Train a model into a run folder. Ctrl-C saves a checkpoint and prints how to continue."""
     from hemix.display import Display, training_summary
 
+    if flags.search == "quick":
+        _check_search(flags)
     if flags.processes > 1 and "RANK" not in os.environ:
         from hemix.training.launch import launch
 
         raise typer.Exit(launch(flags.processes, sys.argv[1:]))
     with Display(console()) as display:
-        api.train(
-            flags.data,
-            flags.out,
-            model=flags.model,
-            settings=flags.settings(),
-            resume=flags.resume,
-            init_from=flags.init_from,
-            callback=display.training(),
-        )
+        if flags.search == "quick":
+            api.quick_search(
+                flags.data,
+                flags.out,
+                model=flags.model,
+                settings=flags.settings(),
+                callback=display.training(),
+            )
+        else:
+            api.train(
+                flags.data,
+                flags.out,
+                model=flags.model,
+                settings=flags.settings(),
+                resume=flags.resume,
+                init_from=flags.init_from,
+                callback=display.training(),
+            )
     if os.environ.get("RANK", "0") != "0":
         return
     metrics = json.loads((flags.out / "metrics.json").read_text())
     print_result(metrics, flags.json_, training_summary(metrics, flags.data, flags.out))
+
+
+def _check_search(flags: TrainFlags) -> None:
+    """Refuse flags beside --search quick."""
+    others = {
+        "--resume": flags.resume,
+        "--init-from": flags.init_from is not None,
+        "--processes": flags.processes > 1 or "RANK" in os.environ,
+    }
+    for name, is_given in others.items():
+        if is_given:
+            raise UsageError(
+                f"{name}: --search quick trains new runs in one process: leave out one of the two",
+                field=name,
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,11 +266,13 @@ def score(flags: ScoreFlags) -> None:
             flags.impressions,
             flags.out,
             events=flags.events,
-            items=flags.items,
-            users=flags.users,
-            store=flags.store,
-            top=flags.top,
-            processes=flags.processes,
+            options=api.ScoreOptions(
+                items=flags.items,
+                users=flags.users,
+                store=flags.store,
+                top=flags.top,
+                processes=flags.processes,
+            ),
             on_progress=display.progress,
         )
     has_history = flags.events is not None or flags.store is not None

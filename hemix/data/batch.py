@@ -14,7 +14,6 @@ is padded.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +21,6 @@ import torch
 from torch import Tensor
 
 from hemix.data.batch_checks import validate_batch
-from hemix.data.batch_joins import concatenate_batches
 from hemix.data.batch_selections import (
     expand_per_impression,
     select_candidates,
@@ -186,14 +184,6 @@ class RequestBatch:
             last: The position behind the last impression; None: the end of the batch.
         """
         return expand_per_impression(self, first, self.candidates_count if last is None else last)
-
-    @staticmethod
-    def concatenate(batches: Sequence[RequestBatch]) -> RequestBatch:
-        """Return all users, requests and candidates of at least one batch, in the CPU's memory.
-
-        Rows are not merged: a user or an item of two batches has two rows.
-        """
-        return concatenate_batches(batches)
 
     def validate(self, spec: InputSpec) -> None:
         """Check shapes, indices, history ranges and numbers against ``spec``.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -37,16 +36,6 @@ class Columns:
             ids=int64_tensor(block.ids),
             numbers=torch.from_numpy(np.ascontiguousarray(block.numbers, dtype=np.float32)),
             jagged=tuple(Jagged.from_array(array) for array in block.jagged),
-        )
-
-    @classmethod
-    def concatenate(cls, levels: Sequence[Columns]) -> Columns:
-        """Return all rows of at least one Columns of the same level."""
-        jagged = zip(*(columns.jagged for columns in levels), strict=True)
-        return cls(
-            ids=torch.cat([columns.ids for columns in levels]),
-            numbers=torch.cat([columns.numbers for columns in levels]),
-            jagged=tuple(Jagged.concatenate(of_feature) for of_feature in jagged),
         )
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from hemix.data.encode import Encoders
 from hemix.data.entities import history_numbers, match_key_columns
 from hemix.data.layout import (
     MANIFEST_FORMAT,
@@ -20,6 +21,7 @@ from hemix.data.layout import (
     load_array,
     partition_folder,
 )
+from hemix.data.masking import UnknownRows
 from hemix.data.partition import Partition, verify_files
 from hemix.data.partitioned import PartitionedRows, Pieces
 from hemix.data.spec import InputSpec
@@ -134,6 +136,11 @@ class Dataset:
     def _repr_html_(self) -> str:
         rows = {f"{name} rows": split["rows"] for name, split in self.manifest["splits"].items()}
         return html_table("Dataset", self._facts() | rows)
+
+    @cached_property
+    def unknown_rows(self) -> UnknownRows:
+        """What is known of an unknown user or item. Raises DataError for damaged encoders."""
+        return UnknownRows(Encoders.load(self.folder / "encoders", with_ids=False))
 
     # -- partitions --------------------------------------------------------------------------------
 

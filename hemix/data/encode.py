@@ -325,8 +325,12 @@ class Encoders:
         return [("users", self.users), ("items", self.items)]
 
     @classmethod
-    def load(cls, folder: Path) -> Encoders:
+    def load(cls, folder: Path, *, with_ids: bool = True) -> Encoders:
         """Read the folder of :meth:`save`.
+
+        Args:
+            folder: The folder.
+            with_ids: False: vocabularies and the numbers of users and items are empty.
 
         Raises:
             DataError: A file is missing, damaged or of another version.
@@ -345,16 +349,16 @@ class Encoders:
             )
 
         def key_map(stem: str) -> KeyMap:
+            if not with_ids:
+                return KeyMap.empty()
             # in memory, not memory-mapped: look-ups are random accesses
             return KeyMap(
                 np.array(load_array(path.parent / f"{stem}.keys.npy")),
                 np.array(load_array(path.parent / f"{stem}.ids.npy")),
             )
 
-        seen = {
-            name: path.parent / f"{i:03d}.seen.npy"
-            for i, name in enumerate(content["vocabularies"])
-        }
+        names = enumerate(content["vocabularies"] if with_ids else ())
+        seen = {name: path.parent / f"{i:03d}.seen.npy" for i, name in names}
         return cls(
             schema=schema,
             seen={name: np.array(load_array(file)) for name, file in seen.items() if file.exists()},

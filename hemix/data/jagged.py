@@ -108,12 +108,6 @@ class Jagged:
         width = torch.arange(padded.shape[1], device=padded.device)
         return cls.from_lengths(padded[width < lengths.unsqueeze(1)], lengths)
 
-    @classmethod
-    def concatenate(cls, parts: Sequence[Jagged]) -> Jagged:
-        """Return all rows of at least one Jagged."""
-        lengths = torch.cat([jagged.lengths for jagged in parts])
-        return cls.from_lengths(torch.cat([jagged.values for jagged in parts]), lengths)
-
     @property
     def rows(self) -> int:
         """How many rows."""

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hemix.data.history import HistoryEvents
+from hemix.data.jagged_array import JaggedArray
 from hemix.data.layout import MANIFEST_FORMAT, SPLITS, Block, file_hash, load_array
 from hemix.data.spec import InputSpec
 from hemix.errors import DataError
@@ -165,6 +166,21 @@ class Partition:
         """Return float64 [n, T], the true probabilities of a simulation; None for other logs."""
         path = self.folder / "truth" / f"{split}.npy"
         return load_array(path) if path.exists() else None
+
+    def row_keys(self, split: str, rows: npt.NDArray[np.integer[Any]]) -> pa.Array:
+        """Return the keys of impressions (``roles.row_key``), as numbers or texts.
+
+        Args:
+            split: ``train``, ``valid`` or ``test``.
+            rows: int [n], positions in the split.
+        """
+        folder = self.folder / split
+        if (folder / "row_key.npy").exists():
+            return pa.array(load_array(folder / "row_key.npy")[rows])
+        values, offsets = (load_array(folder / f"row_key.{n}.npy") for n in ("values", "offsets"))
+        texts = JaggedArray(values=values, offsets=offsets).select(rows)
+        buffers = [None, pa.py_buffer(texts.offsets), pa.py_buffer(texts.values)]
+        return pa.Array.from_buffers(pa.large_string(), len(rows), buffers).cast(pa.string())
 
     def verify(self, *, but: str | None = None) -> None:
         """Compare every file with its hash, but those of the split ``but``.

@@ -1,4 +1,4 @@
-"""Random replacement of known ids by the unknown row, so that training reaches this row."""
+"""Random replacement of what is known by the unknown, so that training reaches its rows."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from hemix.data.jagged_array import JaggedArray
 from hemix.data.layout import Block
+from hemix.data.masking import NO_MASKING, Masking, Masks
 from hemix.data.spec import MISSING, UNKNOWN, InputSpec, LevelSpec
 
 __all__ = ["Replacement"]
@@ -21,13 +22,24 @@ Ids = npt.NDArray[np.int32]
 class Replacement:
     """What is replaced in a batch."""
 
-    rate: float
+    rate: float = 0.0
     """The probability of each known id"""
+    masking: Masking = NO_MASKING
+    """Whole users, histories and items"""
     seed: tuple[int, ...]
 
     def of_batch(self, *numbers: int) -> Replacement:
         """Return the replacement of one batch, with the batch's numbers behind the seed."""
         return replace(self, seed=(*self.seed, *numbers))
+
+    def masks(self, requests: int, candidates: int) -> Masks | None:
+        """Draw the masks of a batch of so many requests and candidates; None: there are none.
+
+        Args:
+            requests: Q.
+            candidates: N.
+        """
+        return self.masking.draw(self.seed, requests, candidates)
 
     def apply(
         self, blocks: Mapping[str, Block], event_ids: Ids, spec: InputSpec

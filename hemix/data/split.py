@@ -8,10 +8,12 @@ batch, and a resumed run continues with the batches that remained.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import torch
 from torch import Tensor
 
@@ -19,7 +21,9 @@ from hemix.data.batch import RequestBatch
 from hemix.data.columns import Columns
 from hemix.data.history import find_history_ranges
 from hemix.data.jagged import int64_tensor
+from hemix.data.keys import NULL_KEY
 from hemix.data.loader import read_ahead
+from hemix.data.masking import Masks
 from hemix.data.partition import Partition, PartitionSplit
 from hemix.data.partitioned import PartitionedArray, PartitionedRows, Pieces
 from hemix.data.replacement import Replacement
@@ -36,6 +40,24 @@ Array = npt.NDArray[Any]
 Int64Array = npt.NDArray[np.int64]
 Positions = npt.NDArray[np.integer[Any]]
 HistoryPart = Literal["global", "realtime"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Requested:
+    """The requests of a batch, Q of them with N impressions, partition by partition."""
+
+    at: Pieces
+    """[Q]"""
+    opened: Sequence[Partition]
+    """The partition of each piece"""
+    split: Sequence[PartitionSplit]
+    """The same of this split"""
+    time_ms: Int64Array
+    """int64 [Q]"""
+    rows: Pieces
+    """[N]"""
+    request_index: Int64Array
+    """int64 [N]"""
 
 
 class Split:
@@ -102,6 +124,11 @@ class Split:
         return self._impressions_array("labels")
 
     @property
+    def bias(self) -> PartitionedArray[np.int32]:
+        """int32 [impressions]: row of the bias table; zeros without a bias column."""
+        return self._impressions_array("bias")
+
+    @property
     def weight(self) -> PartitionedArray[np.float32]:
         """float32 [impressions]."""
         return self._impressions_array("weight")
@@ -142,6 +169,20 @@ class Split:
         ]
         return self.request_numbers.numbers(pieces.at(np.concatenate(requests)))
 
+    def row_keys(self, impressions: Positions) -> pa.Array:
+        """Return the key of each impression (``roles.row_key``), as numbers or texts.
+
+        Args:
+            impressions: int [n] in the order of their partitions.
+        """
+        pieces = self.impression_numbers.pieces(impressions)
+        assert pieces.order is None, "partition by partition"
+        keys = [
+            self.data.partition(self.data.partitions[place]).row_keys(self.name, rows)
+            for place, rows in zip(pieces.partitions, pieces.each, strict=True)
+        ]
+        return pa.concat_arrays(keys)
+
     # -- batches -----------------------------------------------------------------------------------
 
     def batches(
@@ -162,8 +203,8 @@ class Split:
             epoch: Number of the pass over the data.
             steps: Numbers of the steps; None: all.
             slots: Numbers of the slots.
-            replacement: Random replacement of ids. Its seed gets the numbers of epoch, step and
-                slot.
+            replacement: Random replacement of what is known. Its seed gets the numbers of epoch,
+                step and slot.
             workers: Threads that make batches ahead; 0: none, a batch is made when it is needed.
             hidden: See :meth:`batch`.
         """
@@ -187,18 +228,18 @@ class Split:
 
         Args:
             requests: int [Q], positions in the split.
-            replacement: Replace known ids at random.
+            replacement: Replace known ids, users and items at random.
             hidden: A part of the histories that no request sees, and that nothing counts.
         """
-        data, at = self.data, self.request_numbers.pieces(requests)
-        opened = data.opened(at)
-        split, histories = [p.split(self.name) for p in opened], [p.history for p in opened]
-        time_ms = at.take([s.time_ms for s in split])
-        user_rows = self._user_rows(at, opened, time_ms, hidden)
-        first = at.take([s.first_candidate for s in split])
-        candidates = at.take([s.first_candidate[1:] for s in split]) - first
-        rows, events = at.ranges(first, candidates), user_rows.events
-        request_index = np.repeat(np.arange(len(time_ms), dtype=np.int64), candidates)
+        data, requested = self.data, self._requested(requests)
+        at, rows, split = requested.at, requested.rows, requested.split
+        time_ms, request_index = requested.time_ms, requested.request_index
+        histories = [partition.history for partition in requested.opened]
+        masks = None
+        if replacement is not None:
+            masks = replacement.masks(len(time_ms), len(request_index))
+        user_rows = self._user_rows(requested, hidden, masks)
+        events = user_rows.events
         candidate_rows = rows.take([s.item_row for s in split])
         event_rows = events.take([h.item_row for h in histories])
         item_rows, item_index = _distinct(
@@ -211,13 +252,17 @@ class Split:
             history_ranges=user_rows.history_ranges,
             request_time_ms=time_ms,
         )
-        numbers = self._history_numbers(seen, item_rows, item_index, request_index)
+        is_unknown = None if masks is None else masks.item
+        numbers = self._history_numbers(seen, item_rows, item_index, request_index, is_unknown)
         blocks = {
-            "user": user_rows.pieces.select([p.users for p in opened]),
+            "user": user_rows.pieces.select([p.users for p in requested.opened]),
             "context": at.select([s.context for s in split]).with_numbers(numbers[0]),
             "item": data.items.select(item_rows),
             "cross": rows.select([s.cross for s in split]).with_numbers(numbers[1]),
         }
+        if masks is not None:
+            blocks = data.unknown_rows.mask(blocks, masks, user_rows.is_masked, request_index)
+            item_index[: len(request_index)][masks.item] = len(item_rows)
         if replacement is not None and replacement.rate > 0:
             blocks, event_ids = replacement.apply(blocks, event_ids, data.spec)
         users, context, items, cross = map(Columns.from_block, blocks.values())
@@ -242,36 +287,51 @@ class Split:
             weights=weights,
         )
 
+    def _requested(self, requests: Positions) -> _Requested:
+        """Find requests, int [Q], and their impressions."""
+        at = self.request_numbers.pieces(requests)
+        opened = self.data.opened(at)
+        split = [partition.split(self.name) for partition in opened]
+        first = at.take([s.first_candidate for s in split])
+        candidates = at.take([s.first_candidate[1:] for s in split]) - first
+        return _Requested(
+            at=at,
+            opened=opened,
+            split=split,
+            time_ms=at.take([s.time_ms for s in split]),
+            rows=at.ranges(first, candidates),
+            request_index=np.repeat(np.arange(len(candidates), dtype=np.int64), candidates),
+        )
+
     def _user_rows(
-        self,
-        at: Pieces,
-        opened: Sequence[Partition],
-        time_ms: Int64Array,
-        hidden: HistoryPart | None,
+        self, requested: _Requested, hidden: HistoryPart | None, masks: Masks | None
     ) -> UserRows:
-        """Find the user rows of requests [Q].
+        """Find the user rows of requests.
 
         Args:
-            at: The requests.
-            opened: The partition of each piece.
-            time_ms: int64 [Q], times of the requests.
+            requested: The requests.
             hidden: See :meth:`batch`.
+            masks: What is masked; None: nothing.
         """
-        data, split = self.data, [p.split(self.name) for p in opened]
+        data, at, opened, split = self.data, requested.at, requested.opened, requested.split
         user, offsets = at.at(at.take([s.user for s in split])), [p.history.offsets for p in opened]
         ranges = find_history_ranges(
             at.values([p.history.time_ms for p in opened]),
             user.take(offsets),
             user.take([o[1:] for o in offsets]),
-            time_ms,
+            requested.time_ms,
             data.schema.history,
             data.schema.clock.timezone,
             delay_ms=data.schema.history.delay_ms,
         )
         if data.history_events_max is not None:
             ranges = np.maximum(ranges, ranges[:, 2:] - data.history_events_max)
+        ranges = _without_part(ranges, hidden)
+        if masks is not None:
+            ranges = np.where(masks.history[:, None], ranges[:, 2:], ranges)
         versions = at.at(at.take([s.user_row for s in split]))
-        return UserRows.of(versions, data.user_rows, _without_part(ranges, hidden))
+        is_masked = None if masks is None else masks.user_features
+        return UserRows.of(versions, data.user_rows, ranges, is_masked)
 
     def _history_numbers(
         self,
@@ -279,6 +339,7 @@ class Split:
         item_rows: Int64Array,
         item_index: Int64Array,
         request_index: Int64Array,
+        is_unknown: npt.NDArray[np.bool_] | None,
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """Compute the context numbers [Q, any] and cross numbers [N, any] of the histories.
 
@@ -287,6 +348,7 @@ class Split:
             item_rows: int64 [I], the item versions of the batch.
             item_index: int64 [N + E], the item of every candidate, then of every event.
             request_index: int64 [N], the request of every candidate.
+            is_unknown: bool [N], candidates that match nothing; None: none.
         """
         numbers = self.data.history_numbers
         candidate_items, event_items = np.split(item_index, [len(request_index)])
@@ -295,7 +357,10 @@ class Split:
         if numbers.matches is not None:
             groups = numbers.matches.groups(seen.action_ids)
             matches = numbers.matches.index(item_keys, event_items, groups, wanted=candidate_items)
-        cross = numbers.cross(seen, matches, item_keys[candidate_items], request_index)
+        candidate_keys = item_keys[candidate_items]
+        if is_unknown is not None:
+            candidate_keys[is_unknown] = NULL_KEY
+        cross = numbers.cross(seen, matches, candidate_keys, request_index)
         return numbers.context(seen, matches), cross
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hemix.display.commands import command_line
 from hemix.display.tables import format_metric, render_table, text_table
 
 __all__ = ["demo_summary", "metrics_table", "notes_lines"]
@@ -14,10 +15,20 @@ _METRICS = (
     ("AUC", "auc", ".4f"),
     ("  95 % interval", "auc_ci95", "interval"),
     ("  popularity", "popularity_auc", ".4f"),
+    ("  position alone", "position_auc", ".4f"),
+    ("  touched before", "touched_before_auc", ".4f"),
     ("  oracle", "oracle_auc", ".4f"),
     ("GAUC", "gauc", ".4f"),
-    ("NDCG@10", "ndcg_at_10", ".4f"),
+    ("  by positives", "gauc_by_positives", ".4f"),
+    ("requests: nDCG@10", "ndcg_at_10", ".4f"),
+    ("  MRR", "mrr", ".4f"),
+    ("  hit rate@10", "hit_rate_at_10", ".4f"),
+    ("users: nDCG@10", "user_ndcg_at_10", ".4f"),
+    ("  recall@10", "user_recall_at_10", ".4f"),
     ("log loss", "logloss", ".4f"),
+    ("  popularity", "popularity_logloss", ".4f"),
+    ("  position alone", "position_logloss", ".4f"),
+    ("  touched before", "touched_before_logloss", ".4f"),
     ("NE", "ne", ".4f"),
     ("PCOC", "pcoc", ".3f"),
     ("ECE", "ece", ".4f"),
@@ -71,14 +82,14 @@ def demo_summary(entry: Mapping[str, Any], out: Path) -> str:
             f"{task['popularity_auc']:.4f}, the truth itself "
             f"{task['oracle_auc']:.4f} (distance {task['oracle_auc'] - task['auc']:.4f})\n"
         )
+    predict = command_line("predict", out, "--data", out / "data", "--out", "scores.parquet")
+    load = command_line("store", "load", out / "logs", "--store", f"sqlite:///{out / 'events.db'}")
+    serve = command_line("serve", out)
     return (
         f"{metrics_table(entry, 'test')}\n\n{comparison}"
         f"Report: {out / 'report.html'}\n"
-        f"Scores of every impression: hemix predict {out} --data {out / 'data'} --out "
-        "scores.parquet\n"
-        f"Serve it, with its logs as the past and a playground: hemix store load {out / 'logs'} "
-        f"--store sqlite:///{out / 'events.db'}\n"
-        f"                                                      hemix serve {out}"
+        f"Scores of every impression:\n  {predict}\n"
+        f"Serve it, with its logs as the past and a playground:\n  {load}\n  {serve}"
     )
 
 

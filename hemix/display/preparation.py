@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hemix.display.commands import command_line
 from hemix.display.tables import render_table, text_table
 
-__all__ = ["manifest_summary"]
+__all__ = ["check_summary", "manifest_summary"]
 
 _IRREGULARITIES = {
     "duplicates": "were exact duplicates (dropped)",
@@ -19,6 +20,7 @@ _IRREGULARITIES = {
 }
 """Counts of the manifest, and what the counted rows have in common."""
 
+_SHOWN = ("train", "test")
 _JOINS = {
     "users": "impressions are of users in the user table",
     "items": "impressions are of items in the item table",
@@ -37,24 +39,55 @@ def manifest_summary(manifest: Mapping[str, Any], out: Path) -> str:
     Returns:
         A table, then one line for every irregularity.
     """
+    return "\n".join(
+        [
+            *_summary_lines(manifest, str(out)),
+            f"Next: {command_line('train', '--data', out, '--out', 'RUN')}",
+        ]
+    )
+
+
+def check_summary(manifest: Mapping[str, Any], logs: Path) -> str:
+    """What a check found: the lines of a dataset, join rates, and what is missing or unknown.
+
+    Args:
+        manifest: The content of manifest.json.
+        logs: Folder of the logs.
+    """
+    lines = _summary_lines(manifest, str(logs))
+    joins = manifest.get("join_rate", {})
+    lines += [f"{rate:.1%} of the {_JOINS[name]}" for name, rate in joins.items()]
+    next_command = command_line("prepare", logs, "--out", "DATA")
+    return "\n".join([*lines, _rates_table(manifest), f"Next: {next_command}"])
+
+
+def _rates_table(manifest: Mapping[str, Any]) -> str:
+    """Shares of train and test rows in which a column is missing, or not in the vocabulary."""
+    columns = ["column", "missing train", "missing test", "unknown train", "unknown test"]
+    table = text_table("share of rows", columns, left=["column"])
+    missing, unknown = manifest["missing_rate"], manifest["unknown_rate"]
+    for name in missing["train"]:
+        rates = [of.get(split, {}).get(name) for of in (missing, unknown) for split in _SHOWN]
+        table.add_row(name, *("-" if rate is None else f"{rate:.1%}" for rate in rates))
+    return render_table(table)
+
+
+def _summary_lines(manifest: Mapping[str, Any], title: str) -> list[str]:
     columns = ["split", "impressions", "requests", "users", "positives"]
-    table = text_table(f"{out}", columns, left=["split"])
+    table = text_table(title, columns, left=["split"])
     for name, split in manifest["splits"].items():
         positives = ", ".join(f"{task} {count:,}" for task, count in split["positives"].items())
         counts = (f"{split[key]:,}" for key in ("rows", "requests", "users"))
         table.add_row(name, *counts, positives)
-    return "\n".join(
-        [
-            render_table(table),
-            f"{manifest['history']['events']:,} events in the history store",
-            *_label_lines(manifest),
-            *_table_lines(manifest),
-            *_event_lines(manifest["history"]),
-            *_irregularity_lines(manifest),
-            *_label_rate_lines(manifest["label_rates"]),
-            f"Next: hemix train --data {out} --out RUN",
-        ]
-    )
+    return [
+        render_table(table),
+        f"{manifest['history']['events']:,} events in the history store",
+        *_label_lines(manifest),
+        *_table_lines(manifest),
+        *_event_lines(manifest["history"]),
+        *_irregularity_lines(manifest),
+        *_label_rate_lines(manifest["label_rates"]),
+    ]
 
 
 def _label_lines(manifest: Mapping[str, Any]) -> list[str]:

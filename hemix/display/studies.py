@@ -11,13 +11,13 @@ from hemix.display.tables import (
     text_table,
     undefined_difference_lines,
 )
-from hemix.evaluation.wording import size
+from hemix.evaluation.wording import BASELINE_NAMES, size
 
 if TYPE_CHECKING:
     from hemix.display.progress import Display
     from hemix.lab.studies.options import StudyPlan
 
-__all__ = ["StudyDisplay", "laws_table", "study_table"]
+__all__ = ["StudyDisplay", "laws_table", "study_table", "suite_table"]
 
 _METRICS = (
     ("AUC", "auc", ".4f"),
@@ -73,6 +73,39 @@ def study_table(content: Mapping[str, Any]) -> str:
             *undefined_difference_lines(undefined, "a", "b"),
             *_failure_lines(content),
         ]
+    )
+
+
+def suite_table(content: Mapping[str, Any]) -> str:
+    """A suite: a metric a table, rows logs; then the differences. ``content`` is suite.json."""
+    from hemix.lab.studies.suite_report import METRIC_TITLES, metric_rows, suite_headline
+
+    tables = []
+    for metric, title in METRIC_TITLES.items():
+        labels, rows = metric_rows(content, metric)
+        names = [BASELINE_NAMES.get(label, label) for label in labels]
+        table = text_table(f"{content['split']}: {title}", ["log", *names], left=["log"])
+        for name, *values in rows:
+            table.add_row(name, *(format_metric(value, ".4f") for value in values))
+        tables.append(render_table(table))
+    pairs = text_table(
+        f"differences from {content['reference']}",
+        ["log", "a - b", "metric", "difference", "95 % interval", "p (Holm)"],
+        left=["log", "a - b"],
+    )
+    for name, log in content["logs"].items():
+        for pair in log["pairs"]:
+            low, high = pair["ci95"]
+            pairs.add_row(
+                name,
+                f"{pair['a']} - {pair['b']}",
+                pair["metric"],
+                f"{pair['delta']:+.4f}",
+                f"{low:+.4f} to {high:+.4f}",
+                f"{pair['p_holm']:.2g}",
+            )
+    return "\n".join(
+        [*tables, render_table(pairs), suite_headline(content), *_failure_lines(content)]
     )
 
 

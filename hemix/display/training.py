@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hemix.display.commands import command_line
 from hemix.display.evaluation import notes_lines
 from hemix.evaluation.wording import size
 
@@ -65,7 +66,7 @@ def training_summary(metrics: Mapping[str, Any], data: Path, out: Path) -> str:
         f"{out}: {metrics['steps']:,} steps in {metrics['train_seconds']:.1f} s, "
         f"{metrics['impressions_per_second']:,.0f} impressions/s, peak memory "
         f"{size(metrics['peak_bytes'])}\n"
-        f"Next: hemix evaluate {out} --data {data}"
+        f"Next: {command_line('evaluate', out, '--data', data)}"
     )
 
 
@@ -88,6 +89,9 @@ def _training_header(header: Record) -> list[str]:
     processes = "" if header["processes"] == 1 else f"{header['processes']} processes of "
     count = header["gradient_accumulation"]
     slots = "" if count == header["processes"] else f", {count} slots a step"
+    if header["automatic"]:
+        chosen = ", ".join(f"{name} {value:g}" for name, value in header["automatic"].items())
+        lines.append(f"chosen for {header['train_impressions']:,} impressions: {chosen}")
     return [
         *lines,
         f"train {header['model']} ({header['size']}): {header['dense_parameters']:,} dense and "

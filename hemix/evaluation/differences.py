@@ -119,7 +119,7 @@ def _estimate_gauc(
         return value
     if isinstance(influence, UndefinedMetric):
         return influence
-    aucs, _ = metrics.user_aucs(labels, probabilities, users, weights)
+    aucs, _, _ = metrics.user_aucs(labels, probabilities, users, weights)
     if np.count_nonzero(~np.isnan(aucs)) < 2:
         return FEWER_THAN_TWO_USERS
     user_influence = np.zeros(count)

@@ -11,12 +11,18 @@ import numpy as np
 
 from hemix.evaluation import metrics
 from hemix.evaluation.intervals import auc_interval, auc_standard_error
-from hemix.evaluation.metrics import Array, UndefinedMetric
+from hemix.evaluation.metrics import Array, RankedLists, UndefinedMetric
 from hemix.evaluation.predictions import Predictions, TaskRows
 from hemix.evaluation.resampling import UserResamples
 from hemix.evaluation.slices import slice_masks
 
-__all__ = ["evaluate_predictions", "task_metrics"]
+__all__ = ["by_position", "evaluate_predictions", "slice_metrics", "task_metrics"]
+
+RANKS = (5, 10)
+"""The k of nDCG@k, hit rate@k and recall@k."""
+
+TECHJAM_RANKS = 5
+"""The k of the nDCG in ``techjam_score``."""
 
 _FLOOR_REPETITIONS = 200
 _FLOOR_REPETITIONS_OF_A_SLICE = 50
@@ -34,9 +40,10 @@ def evaluate_predictions(
 
     Returns:
         JSON-able ``{"rows", "users", "requests", "tasks": {task: {...}}, "slices": {dimension:
-        {slice: {...}}}}``. A task has the values of :func:`task_metrics`, ``auc_ci95`` and
-        ``calibration`` (points). A slice has ``rows`` and the values of every task, with
-        ``auc_standard_error`` in place of the interval and without calibration points.
+        {slice: {...}}}}``. A task has the values of :func:`task_metrics`, ``auc_ci95``,
+        ``calibration`` (points) and, with positions, ``by_position`` (:func:`by_position`). A
+        slice has ``rows`` and the values of every task, with ``auc_standard_error`` in place of
+        the interval and without these points.
 
     Raises:
         DataError: A label is neither 0, 1, -1 nor NaN.
@@ -61,6 +68,8 @@ def evaluate_predictions(
             dataclasses.asdict(point)
             for point in metrics.calibration_curve(task.labels, task.probabilities, task.weights)
         ]
+        if task.position is not None:
+            entry["by_position"] = by_position(task)
         tasks[task.name] = entry
     return {
         "rows": predictions.rows,
@@ -93,9 +102,10 @@ def task_metrics(
         repetitions: Simulations of the ECE floor.
 
     Returns:
-        JSON-able metrics by name. ``absent: {metric: reason}`` names the undefined ones. With truth
+        JSON-able metrics by name. ``absent: {metric: reason}`` names the undefined ones. Names that
+        begin with ``user_`` are of lists by user, other metrics of top ranks by request. With truth
         also ``oracle_auc``, ``oracle_distance`` (oracle_auc - auc) and ``truth_logloss``; with
-        popularity ``popularity_auc``.
+        baselines ``<name>_auc`` and ``<name>_logloss``.
     """
     y, p, w = task.labels, task.probabilities, task.weights
     auc = metrics.auc(y, p, w)
@@ -103,7 +113,7 @@ def task_metrics(
     values: dict[str, float | UndefinedMetric] = {
         "auc": auc,
         "gauc": gauc,
-        "ndcg_at_10": metrics.ndcg_at_k(y, p, predictions.request[task.rows], w, k=10),
+        **_list_metrics(task, predictions),
         "logloss": metrics.logloss(y, p, w),
         "ne": metrics.ne(y, p, w),
         "pcoc": metrics.pcoc(y, p, w),
@@ -116,8 +126,9 @@ def task_metrics(
         if not isinstance(oracle, UndefinedMetric) and not isinstance(auc, UndefinedMetric):
             values["oracle_distance"] = oracle - auc
         values["truth_logloss"] = metrics.logloss(y, task.truth, w)
-    if task.popularity is not None:
-        values["popularity_auc"] = metrics.auc(y, task.popularity, w)
+    for name, baseline in task.baselines.items():
+        values[f"{name}_auc"] = metrics.auc(y, baseline, w)
+        values[f"{name}_logloss"] = metrics.logloss(y, baseline, w)
     absent = {
         name: value.reason for name, value in values.items() if isinstance(value, UndefinedMetric)
     }
@@ -128,6 +139,78 @@ def task_metrics(
         "gauc_coverage": coverage,
         **({"absent": absent} if absent else {}),
     }
+
+
+def _list_metrics(task: TaskRows, predictions: Predictions) -> dict[str, float | UndefinedMetric]:
+    """Metrics of the ranking within requests and within users, by name."""
+    y, p, w = task.labels, task.probabilities, task.weights
+    user = predictions.user[task.rows]
+    requests = RankedLists(y, p, predictions.request[task.rows], w, owner="request")
+    users = RankedLists(y, p, user, w, owner="user")
+    by_positives, _ = metrics.gauc(y, p, user, w, by="positives")
+    of_all_users = users.ndcg_at(TECHJAM_RANKS, no_positives="zero")
+    values: dict[str, float | UndefinedMetric] = {"gauc_by_positives": by_positives}
+    for k in RANKS:
+        values[f"ndcg_at_{k}"] = requests.ndcg_at(k)
+        values[f"hit_rate_at_{k}"] = requests.hit_rate_at(k)
+        values[f"user_ndcg_at_{k}"] = users.ndcg_at(k)
+        values[f"user_recall_at_{k}"] = users.recall_at(k)
+    values["mrr"] = requests.mrr()
+    values[f"user_ndcg_at_{TECHJAM_RANKS}_all"] = of_all_users
+    if isinstance(by_positives, UndefinedMetric) or isinstance(of_all_users, UndefinedMetric):
+        values["techjam_score"] = (
+            by_positives if isinstance(by_positives, UndefinedMetric) else of_all_users
+        )
+    else:
+        values["techjam_score"] = (by_positives + of_all_users) / 2
+    return values
+
+
+def slice_metrics(predictions: Predictions, *, seed: int = 0) -> dict[str, Any]:
+    """Evaluate predictions as one slice of :func:`evaluate_predictions`.
+
+    Args:
+        predictions: All impressions of the slice.
+        seed: Of the ECE floor.
+    """
+    everything = np.ones(predictions.rows, dtype=bool)
+    return _slice_entry(everything, predictions, predictions.task_rows(), seed)
+
+
+def by_position(task: TaskRows) -> list[dict[str, Any]]:
+    """Compute the rate and the mean prediction of a task's rows at every position.
+
+    Args:
+        task: The rows, with their positions.
+
+    Returns:
+        By position, ascending: ``position``, ``rows``, ``rate``, ``prediction``, and
+        ``standard_error`` of the rate as that of independent rows. Positions without weight are
+        left out.
+    """
+    assert task.position is not None
+    positions, index = np.unique(task.position, return_inverse=True)
+
+    def total(values: Array) -> Array:
+        return np.bincount(index, weights=values, minlength=positions.size)
+
+    weight, squared = total(task.weights), total(task.weights**2)
+    counted = weight > 0
+    divisor = np.where(counted, weight, 1.0)
+    rate = total(task.weights * task.labels) / divisor
+    prediction = total(task.weights * task.probabilities) / divisor
+    error = np.sqrt(rate * (1 - rate) * squared) / divisor
+    rows = np.bincount(index, minlength=positions.size)
+    return [
+        {
+            "position": int(positions[i]),
+            "rows": int(rows[i]),
+            "rate": float(rate[i]),
+            "prediction": float(prediction[i]),
+            "standard_error": float(error[i]),
+        }
+        for i in np.flatnonzero(counted)
+    ]
 
 
 def _slice_entry(

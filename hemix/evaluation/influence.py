@@ -113,7 +113,7 @@ def gauc_influence(
     Raises:
         DataError: An array has another shape or a value out of range.
     """
-    aucs_U, mass_U = user_aucs(labels, scores, users, weights)
+    aucs_U, mass_U, _ = user_aucs(labels, scores, users, weights)
     both_U = ~np.isnan(aucs_U)
     if not both_U.any():
         return UndefinedMetric("no user has both a positive and a negative")

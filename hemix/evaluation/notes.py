@@ -15,6 +15,7 @@ from hemix.evaluation.influence import clustered_standard_error, logloss_influen
 from hemix.evaluation.intervals import NORMAL_97_5, auc_difference
 from hemix.evaluation.metrics import Array, UndefinedMetric
 from hemix.evaluation.predictions import TaskRows
+from hemix.evaluation.wording import RULES, words
 
 __all__ = [
     "Note",
@@ -22,6 +23,7 @@ __all__ = [
     "cut_off_note",
     "evaluation_notes",
     "one_class_note",
+    "ranked_users_note",
     "training_notes",
     "valid_notes",
 ]
@@ -38,7 +40,7 @@ def evaluation_notes(
     tasks: Sequence[TaskRows], entries: Mapping[str, Mapping[str, Any]], users: Array, split: str
 ) -> list[Note]:
     """Notes of tasks whose log loss is above that of the base rate (NE above 1), or whose AUC is
-    below that of popularity.
+    below that of a trivial rule: popularity, the position, or touched before.
 
     ``within_chance`` marks a note whose 95 % interval of the paired difference over users holds 0.
 
@@ -51,12 +53,13 @@ def evaluation_notes(
     Returns:
         The notes, task by task.
     """
-    notes = (
-        write_note(task, entries[task.name], users[task.rows], split)
-        for task in tasks
-        for write_note in (_base_rate_note, _popularity_note)
-    )
-    return [note for note in notes if note is not None]
+    notes = list[Note]()
+    for task in tasks:
+        entry, users_of_rows = entries[task.name], users[task.rows]
+        of_base_rate = _base_rate_note(task, entry, users_of_rows, split)
+        notes += [of_base_rate] if of_base_rate is not None else []
+        notes += _baseline_notes(task, entry, users_of_rows, split)
+    return notes
 
 
 def valid_notes(losses: Mapping[str, tuple[float, float]]) -> list[Note]:
@@ -97,7 +100,7 @@ def training_notes(
     """Join all notes of a training run.
 
     Args:
-        label_notes: Of :func:`one_class_note`.
+        label_notes: Of :func:`one_class_note` and :func:`ranked_users_note`.
         validation_notes: Of :func:`valid_notes`.
         calibration: The ``calibration`` of metrics.json; None for a run without one.
 
@@ -149,6 +152,25 @@ def cut_off_note(task: str, rounds: int) -> Note:
     }
 
 
+def ranked_users_note(loss: str) -> Note:
+    """Note that a ranking loss compares impressions of which the later may know the earlier.
+
+    Args:
+        loss: The value of ``train.ranking_loss``.
+
+    Returns:
+        The note.
+    """
+    return {
+        "code": "ranking_within_users",
+        "task": None,
+        "split": "train",
+        "text": f"train.ranking_loss={loss} within users: where histories or statistics of a later "
+        "impression tell the outcome of an earlier one, GAUC rises without a better ranking; "
+        "compare AUC and log loss, or set train.ranking_group=request",
+    }
+
+
 def _base_rate_note(
     task: TaskRows, entry: Mapping[str, Any], users: Array, split: str
 ) -> Note | None:
@@ -183,33 +205,41 @@ def _loss_note(
     return {"code": "loss_above_base_rate", "task": task, "split": split, **numbers, "text": text}
 
 
-def _popularity_note(
+def _baseline_notes(
     task: TaskRows, entry: Mapping[str, Any], users: Array, split: str
+) -> list[Note]:
+    """Notes of the baselines that rank better than the model."""
+    notes = (
+        _baseline_note(task, name, entry, users, split)
+        for name in task.baselines
+        if "auc" in entry and f"{name}_auc" in entry
+    )
+    return [note for note in notes if note is not None]
+
+
+def _baseline_note(
+    task: TaskRows, name: str, entry: Mapping[str, Any], users: Array, split: str
 ) -> Note | None:
-    if task.popularity is None or "auc" not in entry or "popularity_auc" not in entry:
-        return None
-    auc, popularity_auc = entry["auc"], entry["popularity_auc"]
-    if auc >= popularity_auc:
+    auc, baseline_auc = entry["auc"], entry[f"{name}_auc"]
+    if auc >= baseline_auc:
         return None
     note: Note = {
-        "code": "auc_below_popularity",
+        "code": f"auc_below_{name}",
         "task": task.name,
         "split": split,
         "auc": auc,
-        "popularity_auc": popularity_auc,
+        f"{name}_auc": baseline_auc,
     }
     difference = auc_difference(
-        task.labels, task.probabilities, task.popularity, users, task.weights
+        task.labels, task.probabilities, task.baselines[name], users, task.weights
     )
     interval = difference if isinstance(difference, UndefinedMetric) else difference.ci95
     within_chance = False
     if not isinstance(interval, UndefinedMetric):
         note["difference_ci95"] = [interval.low, interval.high]
         within_chance = interval.high >= 0
-    text = (
-        f"{task.name} on {split}: AUC {auc:.4f} is below {popularity_auc:.4f}, that of ranking by "
-        "popularity alone"
-    )
+    rule = RULES.get(name, words(name))
+    text = f"{task.name} on {split}: AUC {auc:.4f} is below {baseline_auc:.4f}, that of {rule}"
     return {
         **note,
         "within_chance": within_chance,

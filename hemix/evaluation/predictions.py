@@ -5,7 +5,9 @@ impression.
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +16,7 @@ from hemix.evaluation.metrics import Array
 
 __all__ = ["Predictions", "TaskRows"]
 
-_TASK_FIELDS = ("probabilities", "labels", "conditional", "truth", "popularity")
+_TASK_FIELDS = ("probabilities", "labels", "conditional", "truth")
 """Fields of Predictions with a column for every task."""
 
 
@@ -33,8 +35,10 @@ class TaskRows:
     """float64 [m]."""
     truth: Array | None = None
     """Probabilities that the labels were drawn from, float64 [m]."""
-    popularity: Array | None = None
-    """Train rate of the item, float64 [m]."""
+    baselines: Mapping[str, Array] = field(default_factory=dict)
+    """Probabilities of trivial rules by their names, float64 [m]."""
+    position: Array | None = None
+    """Logged value of the bias column, int64 [m]."""
 
     def select(self, mask: Array) -> TaskRows:
         """The rows where ``mask`` (bool [m]) holds."""
@@ -45,7 +49,8 @@ class TaskRows:
             probabilities=self.probabilities[mask],
             weights=self.weights[mask],
             truth=None if self.truth is None else self.truth[mask],
-            popularity=None if self.popularity is None else self.popularity[mask],
+            baselines={name: values[mask] for name, values in self.baselines.items()},
+            position=None if self.position is None else self.position[mask],
         )
 
 
@@ -85,8 +90,10 @@ class Predictions:
     """[n, T]: known probabilities over the entire space, from a simulation; a column with NaN is
     left out.
     """
-    popularity: Array | None = None
-    """[n, T]: smoothed train rate of the impression's item over the entire space."""
+    baselines: Mapping[str, Array] = field(default_factory=dict)
+    """By name, [n, T]: probabilities of rules learned from train alone, over the entire space."""
+    position: Array | None = None
+    """[n]: logged value of the bias column. None for a schema without one."""
 
     def __post_init__(self) -> None:
         self._validate_shapes()
@@ -102,6 +109,17 @@ class Predictions:
             if self.conditional is not None:
                 _validate_probabilities("conditional", self.conditional[:, task])
 
+    def select(self, rows: Array) -> Predictions:
+        """Return the impressions at the positions ``rows``, int [m]."""
+        columns = {
+            field.name: value[rows]
+            for field in dataclasses.fields(self)
+            if field.name not in ("tasks", "given", "baselines")
+            and (value := getattr(self, field.name)) is not None
+        }
+        baselines = {name: values[rows] for name, values in self.baselines.items()}
+        return dataclasses.replace(self, **columns, baselines=baselines)
+
     def _validate_shapes(self) -> None:
         shape = np.shape(self.probabilities)
         if len(shape) != 2 or shape[1] != len(self.tasks) or len(self.given) != len(self.tasks):
@@ -111,15 +129,18 @@ class Predictions:
                 code="wrong_shape",
                 field="probabilities",
             )
-        for field in dataclasses.fields(self):
-            if field.name in ("tasks", "given") or (value := getattr(self, field.name)) is None:
-                continue
-            expected = shape if field.name in _TASK_FIELDS else shape[:1]
-            if np.shape(value) != expected:
+        others = ("tasks", "given", "baselines")
+        names = [each.name for each in dataclasses.fields(self) if each.name not in others]
+        arrays = {name: getattr(self, name) for name in names}
+        arrays |= {f"baselines.{name}": values for name, values in self.baselines.items()}
+        for name, value in arrays.items():
+            of_tasks = name in _TASK_FIELDS or name.startswith("baselines.")
+            expected = shape if of_tasks else shape[:1]
+            if value is not None and np.shape(value) != expected:
                 raise DataError(
-                    f"Predictions.{field.name}: expected shape {expected}, got {np.shape(value)}",
+                    f"Predictions.{name}: expected shape {expected}, got {np.shape(value)}",
                     code="wrong_shape",
-                    field=field.name,
+                    field=name,
                 )
 
     @property
@@ -160,7 +181,7 @@ class Predictions:
             probabilities=self.probabilities[rows, task].astype(np.float64),
             weights=self._row_weights(rows),
             truth=None if self.truth is None else _finite_or_none(self.truth[rows, task]),
-            popularity=None if self.popularity is None else self.popularity[rows, task],
+            **self._of_rows(rows, lambda values: values[rows, task]),
         )
 
     def _conditional_rows(self, task: int) -> TaskRows:
@@ -178,8 +199,16 @@ class Predictions:
             probabilities=self.conditional[rows, task].astype(np.float64),
             weights=self._row_weights(rows),
             truth=None if self.truth is None else _finite_or_none(conditional(self.truth)),
-            popularity=None if self.popularity is None else conditional(self.popularity),
+            # a rule predicts every task by itself, so that an order may exceed its click
+            **self._of_rows(rows, lambda values: np.minimum(conditional(values), 1.0)),
         )
+
+    def _of_rows(self, rows: Array, of_task: Callable[[Array], Array]) -> dict[str, Any]:
+        """The baselines and the positions of a task's rows."""
+        return {
+            "baselines": {name: of_task(values) for name, values in self.baselines.items()},
+            "position": None if self.position is None else self.position[rows],
+        }
 
     def _row_weights(self, rows: Array) -> Array:
         return np.ones(rows.size) if self.weights is None else self.weights[rows].astype(np.float64)

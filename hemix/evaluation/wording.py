@@ -7,10 +7,12 @@ from collections.abc import Callable
 from typing import Any, TypeGuard
 
 __all__ = [
+    "BASELINE_NAMES",
     "FILTERS",
     "GLOSSARY",
     "MISSING",
     "MODEL_NAMES",
+    "RULES",
     "SLICE_TITLES",
     "article",
     "count",
@@ -39,11 +41,26 @@ MODEL_NAMES = {
     "hstu": "HSTU",
 }
 
+BASELINE_NAMES = {
+    "popularity": "popularity",
+    "position": "position alone",
+    "touched_before": "touched before",
+}
+"""Rules that are learned from train in a moment. A model should beat them."""
+
+RULES = {
+    "popularity": "ranking by popularity alone",
+    "position": "ranking by the position alone",
+    "touched_before": "a rule of last match, match counts and position",
+}
+"""Baselines in a sentence."""
+
 SLICE_TITLES = {
     "history_length": "Events in the user’s history",
     "realtime_length": "Events in the real-time window",
     "user": "User in the training data",
     "item": "Item in the training data",
+    "masked": "Scored again without this, as for a new user or item",
 }
 
 GLOSSARY: tuple[tuple[str, str], ...] = (
@@ -55,12 +72,19 @@ GLOSSARY: tuple[tuple[str, str], ...] = (
     (
         "GAUC",
         "AUC within each user, averaged by impressions, over the users who have both a positive "
-        "and a negative. The table also shows what percentage of impressions they cover.",
+        "and a negative. The table also shows what percentage of impressions they cover. By "
+        "positives: each of these users weighs as many as their positives.",
     ),
     (
         "nDCG@10",
-        "How near to the top of each request its positives are: 1 when they come first. Requests "
-        "with a positive and more than one candidate.",
+        "How near to the top of each list its positives are: 1 when they come first. A list is a "
+        "request, or all impressions of a user. Lists with a positive and more than one candidate.",
+    ),
+    (
+        "MRR, hit rate, recall",
+        "MRR: the mean of 1 / rank of a list’s first positive. Hit rate@10: how often a positive "
+        "is among the first ten. Recall@10: the fraction of a list’s positives there. Equal scores "
+        "count as the mean over their orders.",
     ),
     ("log loss", "The mean of −log p of what happened, in nats. Lower is better."),
     (
@@ -85,6 +109,16 @@ GLOSSARY: tuple[tuple[str, str], ...] = (
     (
         "popularity",
         "Ranks by the smoothed rate of the item in the training data, the same for all users.",
+    ),
+    (
+        "position alone",
+        "Ranks by the smoothed rate of the logged position in the training data. A server does not "
+        "know it, so it tells what the log’s order explains.",
+    ),
+    (
+        "touched before",
+        "A logistic rule, fitted on the training data, of how often and how recently the user’s "
+        "history had the candidate’s item or item features, and of the position.",
     ),
     (
         "oracle",

@@ -264,16 +264,9 @@ class PaddedRequestScorer(_GraphModule):
 
     def __init__(self, model: HeMix) -> None:
         spec, both = model.spec, ("requests", "candidates")
-        used = [
-            "tokenizer",
-            "realtime",
-            "global_",
-            "products",
-            "norm_interests",
-            "blocks",
-            "norm_out",
-            "heads",
-        ]
+        used = ["tokenizer", "realtime", "global_", "products", "norm_interests"]
+        used += ["blocks", "norm_out", "heads"]
+        used += ["events"] if model.config.candidate_query else []
         super().__init__(model, _level_tables(spec.context, spec.item, spec.cross), used)
         tensor_specs = [
             *state_tensors(model),

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from dataclasses import replace
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +23,7 @@ from hemix.data.batch import RequestBatch
 from hemix.data.spec import InputSpec
 from hemix.nn import heads
 from hemix.nn.embedding import EmbeddingTables
-from hemix.nn.heads import Heads
+from hemix.nn.heads import Funnel, Heads, LossOptions
 from hemix.nn.init import WeightInit
 from hemix.nn.inputs import STAGES, Inputs, embed
 from hemix.nn.states import extend_state, join_states
@@ -38,6 +39,8 @@ __all__ = [
     "named_sizes",
 ]
 
+_PLAIN_LOSS = LossOptions()
+
 
 class ModelConfig(Section):
     """A model's settings: the section ``model`` of a run's settings.yaml."""
@@ -46,7 +49,7 @@ class ModelConfig(Section):
     """What each named size changes; empty for a model without named sizes."""
 
     name: str
-    funnel: Literal["entire_space", "given_only"] = "entire_space"
+    funnel: Funnel = "entire_space"
     """How a label with ``given`` is trained: over all impressions, or where that label is 1."""
 
 
@@ -246,7 +249,11 @@ class Ranker(nn.Module, ABC):
         return self.loss(logits_NT, batch, auxiliary)
 
     def loss(
-        self, logits_NT: Tensor, batch: RequestBatch, auxiliary: Sequence[Tensor] = ()
+        self,
+        logits_NT: Tensor,
+        batch: RequestBatch,
+        auxiliary: Sequence[Tensor] = (),
+        options: LossOptions = _PLAIN_LOSS,
     ) -> Tensor:
         """Return the loss of the logits, a scalar, plus that of every auxiliary prediction.
 
@@ -254,11 +261,13 @@ class Ranker(nn.Module, ABC):
             logits_NT: [N, T], from :meth:`forward` or :meth:`training_logits`.
             batch: The batch of the logits, with labels.
             auxiliary: [N, T] each, from :meth:`training_logits`.
+            options: Weights of tasks and smoothing; the divisor is the batch's ``loss_weight``.
         """
         labels, weights = _labels(batch)
         spec, funnel = self.spec, self.config.funnel
+        options = replace(options, divisor_T=batch.loss_weight)
         losses = [
-            heads.loss(logits, labels, weights, spec, funnel, batch.loss_weight)
+            heads.loss(logits, labels, weights, spec, funnel, options)
             for logits in (logits_NT, *auxiliary)
         ]
         return sum(losses[1:], losses[0])
@@ -298,6 +307,14 @@ class Ranker(nn.Module, ABC):
         return self.heads
 
     # -- the weights ----------------------------------------------------------------------------
+
+    def all_heads(self) -> list[Heads]:
+        """Return the heads of the logits and of auxiliary predictions."""
+        return [module for module in self.modules() if isinstance(module, Heads)]
+
+    def bias_parameters(self) -> list[nn.Parameter]:
+        """Return the bias tables [positions, T]; none without a bias column."""
+        return [heads.position for heads in self.all_heads() if heads.position is not None]
 
     @torch.no_grad()
     def init_weights(self, generator: torch.Generator) -> None:

@@ -29,7 +29,7 @@ from hemix.data.jagged import offsets_of, range_positions
 from hemix.data.spec import InputSpec
 from hemix.models.base import Ranker, SizedConfig
 from hemix.models.registry import register_model
-from hemix.nn.deep import DeepNetwork, candidate_vectors, hidden_width
+from hemix.nn.deep import DeepNetwork, hidden_width
 from hemix.nn.events import EventEncoder
 from hemix.nn.heads import Heads
 from hemix.nn.history_ranges import HistoryRanges, rows_in_ranges
@@ -223,7 +223,7 @@ class DIN(Ranker):
             state: The request state.
             inputs: Inputs with the stage ``candidate``.
         """
-        candidates_ND = candidate_vectors(self.events, inputs)
+        candidates_ND = self.events.candidates(inputs)
         interest_ND = self.activation(
             state.recent, candidates_ND, HostIndex.of_candidates(inputs.batch)
         )

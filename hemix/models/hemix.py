@@ -30,7 +30,7 @@ from hemix.nn.event_weights import HistoryRead, strongest_events
 from hemix.nn.events import EventEncoder
 from hemix.nn.heads import Heads
 from hemix.nn.histories import event_times
-from hemix.nn.history_state import HistoryState
+from hemix.nn.history_state import DynamicQueries, HistoryState
 from hemix.nn.inputs import Inputs, level_widths
 from hemix.nn.interests import HistoryInterest
 from hemix.nn.layers import make_norm
@@ -131,6 +131,7 @@ class HeMix(Ranker):
             fixed=fixed,
             time_encoding=config.time_encoding,
             shared_projection=config.query_projection == "shared",
+            qk_norm=config.qk_norm,
         )
 
     def compilable(self) -> Sequence[nn.Module]:
@@ -209,7 +210,7 @@ class HeMix(Ranker):
             inputs: Inputs with the stage ``candidate``.
         """
         batch, ns_NnD = inputs.batch, self._ns_tokens(state, inputs)
-        query_global, query_realtime = self._dynamic_queries(ns_NnD)
+        query_global, query_realtime = self._dynamic_queries(ns_NnD, inputs)
         tokens = [
             *self._mixed(
                 self.realtime, state.realtime, query_realtime, state.fixed_realtime_QfD, inputs
@@ -230,7 +231,7 @@ class HeMix(Ranker):
         self,
         history: HistoryInterest | None,
         state: HistoryState | None,
-        queries_NnD: Tensor,
+        queries: DynamicQueries,
         fixed_QfD: Tensor | None,
         inputs: Inputs,
     ) -> list[Tensor]:
@@ -238,7 +239,7 @@ class HeMix(Ranker):
         if history is None or state is None:
             return []
         dynamic_NnD = history.dynamic(
-            state, queries_NnD, inputs.layout.candidates, fixed_too=fixed_QfD is None
+            state, queries, inputs.layout.candidates, fixed_too=fixed_QfD is None
         )
         interests = [self.norm_interests(dynamic_NnD)]
         if fixed_QfD is not None:
@@ -246,12 +247,20 @@ class HeMix(Ranker):
             interests.append(fixed_QfD.index_select(0, inputs.batch.request_index))
         return interests
 
-    def _dynamic_queries(self, ns_NnD: Tensor) -> tuple[Tensor, Tensor]:
-        """The NS tokens that query the global and the real-time history; [N, 0, D] without."""
+    def _dynamic_queries(
+        self, ns_NnD: Tensor, inputs: Inputs
+    ) -> tuple[DynamicQueries, DynamicQueries]:
+        """The NS tokens that query the global and the real-time history, with the candidate as an
+        event; [N, 0, D] without."""
         if not self.config.dynamic_queries:
-            return ns_NnD[:, :0], ns_NnD[:, :0]
+            nothing = DynamicQueries(ns_NnD[:, :0])
+            return nothing, nothing
+        candidates_ND = self.events.candidates(inputs) if self.config.candidate_query else None
         first = self.config.ns_tokens_global
-        return ns_NnD[:, :first], ns_NnD[:, first:]
+        return (
+            DynamicQueries(ns_NnD[:, :first], candidates_ND),
+            DynamicQueries(ns_NnD[:, first:], candidates_ND),
+        )
 
     def _ns_tokens(self, state: RequestState, inputs: Inputs) -> Tensor:
         """[N, S_NS, D]"""
@@ -289,10 +298,10 @@ class HeMix(Ranker):
         """
         if not self.config.dynamic_queries:
             return None
-        queries = self._dynamic_queries(self._ns_tokens(state, inputs))
+        queries = self._dynamic_queries(self._ns_tokens(state, inputs), inputs)
         reads = [
-            HistoryRead(interest=interest, history=history, queries_NnD=queries_NnD)
-            for interest, history, queries_NnD in zip(
+            HistoryRead(interest=interest, history=history, queries=own)
+            for interest, history, own in zip(
                 (self.global_, self.realtime), (state.global_, state.realtime), queries, strict=True
             )
             if interest is not None and history is not None

@@ -39,6 +39,11 @@ class HeMixConfig(SizedConfig):
     dynamic_queries: bool = True
     """Off: histories are read by fixed queries alone."""
     query_projection: Literal["per_query", "shared"] = "per_query"
+    qk_norm: bool = False
+    """An event's score is the cosine of query and key, times a learned scale of each head; off:
+    their product over the root of a head's width, as in the paper."""
+    candidate_query: bool = False
+    """The key of the candidate, taken as an event, is added to its dynamic queries."""
     use_global: bool = True
     """Off: the model has no global history."""
     use_realtime: bool = True

@@ -47,7 +47,6 @@ from hemix.config import Count
 from hemix.data.spec import TIMELESS_MS, InputSpec
 from hemix.models.base import Ranker, SizedConfig, check_divisor, named_sizes
 from hemix.models.registry import register_model
-from hemix.nn.deep import candidate_vectors
 from hemix.nn.events import EventEncoder
 from hemix.nn.grouping import Group
 from hemix.nn.heads import Heads
@@ -326,7 +325,7 @@ class HSTU(Ranker):
             inputs.item_IW,
             batch.item_index,
             inputs.cross_NW,
-        ).squeeze(1) + candidate_vectors(self.events, inputs)
+        ).squeeze(1) + self.events.candidates(inputs)
         if batch.candidates_count:
             requests = state.projected_QU.shape[0]
             layout = candidate_slots(batch, state.groups, requests, x_ND.device)

@@ -48,7 +48,7 @@ from hemix.models.registry import register_model
 from hemix.nn.events import EventEncoder
 from hemix.nn.heads import Heads
 from hemix.nn.histories import event_times
-from hemix.nn.history_state import CandidateIndex, HistoryState
+from hemix.nn.history_state import CandidateIndex, DynamicQueries, HistoryState
 from hemix.nn.inputs import Inputs, level_widths
 from hemix.nn.interests import HistoryInterest
 from hemix.nn.layers import BlockLinear, GroupedLinear, make_norm
@@ -181,8 +181,8 @@ class HyFormerLayer(nn.Module):
         of_global, of_realtime = self.norm_decode(queries_2nND).transpose(0, 1).split(n, 1)
         read_N2nD = torch.cat(
             [
-                self.global_.dynamic(global_, of_global, index),
-                self.realtime.dynamic(realtime, of_realtime, index),
+                self.global_.dynamic(global_, DynamicQueries(of_global), index),
+                self.realtime.dynamic(realtime, DynamicQueries(of_realtime), index),
             ],
             1,
         )

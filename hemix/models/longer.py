@@ -46,7 +46,7 @@ from hemix.config import Count
 from hemix.data.spec import InputSpec
 from hemix.models.base import Ranker, SizedConfig, check_divisor, named_sizes
 from hemix.models.registry import register_model
-from hemix.nn.deep import DeepNetwork, candidate_vectors, hidden_width
+from hemix.nn.deep import DeepNetwork, hidden_width
 from hemix.nn.events import EventEncoder
 from hemix.nn.grouping import Group
 from hemix.nn.heads import Heads
@@ -310,7 +310,7 @@ class LONGER(Ranker):
         batch = inputs.batch
         x_NSD = torch.cat(
             [
-                candidate_vectors(self.events, inputs).unsqueeze(1),
+                self.events.candidates(inputs).unsqueeze(1),
                 self.levels("item", inputs.item_IW.index_select(0, batch.item_index)),
                 self.levels("cross", inputs.cross_NW),
             ],

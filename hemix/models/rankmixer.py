@@ -37,7 +37,7 @@ from hemix.models.registry import register_model
 from hemix.nn.events import EventEncoder
 from hemix.nn.heads import Heads
 from hemix.nn.histories import event_times
-from hemix.nn.history_state import HistoryState
+from hemix.nn.history_state import DynamicQueries, HistoryState
 from hemix.nn.inputs import Inputs
 from hemix.nn.interests import HistoryInterest
 from hemix.nn.layers import GroupedLinear, NormKind, make_norm
@@ -192,10 +192,10 @@ class RankMixer(Ranker):
         batch, index = inputs.batch, inputs.layout.candidates
         fields_NFd, numbers_Nm = self.fields.of_candidates(state.pooled, inputs)
         candidate_Ncd = fields_NFd[:, self.fields.request_count :]
-        query_N1D = self.target(candidate_Ncd.flatten(1)).unsqueeze(1)
+        query = DynamicQueries(self.target(candidate_Ncd.flatten(1)).unsqueeze(1))
         interests = [
-            self.global_.dynamic(state.global_, query_N1D, index).flatten(1),
-            self.realtime.dynamic(state.realtime, query_N1D, index).flatten(1),
+            self.global_.dynamic(state.global_, query, index).flatten(1),
+            self.realtime.dynamic(state.realtime, query, index).flatten(1),
         ]
         x_SND = self.tokenize(torch.cat([fields_NFd.flatten(1), *interests, numbers_Nm], 1))
         for block in self.blocks:

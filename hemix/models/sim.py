@@ -41,7 +41,7 @@ from hemix.errors import SettingsError
 from hemix.models.base import Ranker, SizedConfig, check_divisor, named_sizes
 from hemix.models.din import ActivationUnit, Recent
 from hemix.models.registry import register_model
-from hemix.nn.deep import DeepNetwork, candidate_vectors, hidden_width
+from hemix.nn.deep import DeepNetwork, hidden_width
 from hemix.nn.events import EventEncoder
 from hemix.nn.grouping import Group, group_requests
 from hemix.nn.heads import Heads
@@ -258,7 +258,7 @@ class SIM(Ranker):
             state: The request state.
             inputs: Inputs with the stage ``candidate``.
         """
-        candidates_ND = candidate_vectors(self.events, inputs)
+        candidates_ND = self.events.candidates(inputs)
         retrieved = self.search(state, candidates_ND, inputs.batch)
         return self._logits(state, inputs, candidates_ND, retrieved.rows_Nk)
 
@@ -267,7 +267,7 @@ class SIM(Ranker):
         inputs = self.embed(batch)
         user = self.encode_user(inputs)
         state = self._request_state(user, inputs, with_sums=self.soft)
-        candidates_ND = candidate_vectors(self.events, inputs)
+        candidates_ND = self.events.candidates(inputs)
         retrieved = self.search(state, candidates_ND, batch)
         auxiliary = list[Tensor]()
         if self.search_heads is not None and retrieved.sums_ND is not None:

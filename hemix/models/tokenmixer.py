@@ -51,7 +51,7 @@ from hemix.nn.events import EventEncoder
 from hemix.nn.fields import event_columns, event_columns_count
 from hemix.nn.heads import Heads
 from hemix.nn.histories import event_times
-from hemix.nn.history_state import HistoryState
+from hemix.nn.history_state import DynamicQueries, HistoryState
 from hemix.nn.init import WeightInit, fan_std
 from hemix.nn.inputs import Inputs, level_widths
 from hemix.nn.interests import HistoryInterest
@@ -333,10 +333,11 @@ class TokenMixer(Ranker):
         for name, columns in {"item": item_NW, "cross": inputs.cross_NW}.items():
             projected = self.target.project_part(name, columns)
             query_ND = query_ND if projected is None else query_ND + projected
+        query = DynamicQueries(query_ND.unsqueeze(1))
         interests_Nx = torch.cat(
             [
-                self.global_.dynamic(state.global_, query_ND.unsqueeze(1), index).flatten(1),
-                self.realtime.dynamic(state.realtime, query_ND.unsqueeze(1), index).flatten(1),
+                self.global_.dynamic(state.global_, query, index).flatten(1),
+                self.realtime.dynamic(state.realtime, query, index).flatten(1),
             ],
             1,
         )

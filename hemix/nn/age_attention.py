@@ -34,8 +34,7 @@ def age_attention(
         age_values_AHd: The ages' vectors as values.
     """
     weights, mass = age_attention_weights(keys, q_BHCJd, table_hA, age_keys_AHd)
-    values_BHLd = _by_head(keys.keys_values_BLx.chunk(2, 2)[1], q_BHCJd.shape[1])
-    of_events = torch.einsum("bhcjl,bhld->bhcjd", weights, values_BHLd)
+    of_events = torch.einsum("bhcjl,blhd->bhcjd", weights, keys.values_BLky)
     return of_events + torch.einsum("bhcja,ahd->bhcjd", mass, age_values_AHd)
 
 
@@ -50,16 +49,10 @@ def age_attention_weights(
         table_hA: Summands of scores by bucket; -inf hides a key.
         age_keys_AHd: The ages' vectors as keys.
     """
-    keys_BHLd = _by_head(keys.keys_values_BLx.chunk(2, 2)[0], q_BHCJd.shape[1])
     bucket_BCL = keys.bucket_BCL.long()
     hidden_BCL = table_hA[0].index_select(0, bucket_BCL.flatten()).view(bucket_BCL.shape)
     by_bucket = torch.einsum("bhcjd,ahd->bhcja", q_BHCJd, age_keys_AHd)
-    scores = torch.einsum("bhcjd,bhld->bhcjl", q_BHCJd, keys_BHLd)
+    scores = torch.einsum("bhcjd,blhd->bhcjl", q_BHCJd, keys.keys_BLhx)
     bucket = bucket_BCL.clamp(max=NO_AGE)[:, None, :, None].expand(scores.shape)
     weights = (scores + hidden_BCL[:, None, :, None] + by_bucket.gather(-1, bucket)).softmax(-1)
     return weights, torch.zeros_like(by_bucket).scatter_add(-1, bucket, weights)
-
-
-def _by_head(x_BLD: Tensor, heads: int) -> Tensor:
-    """[B, L, D] -> [B, H, L, d]"""
-    return x_BLD.view(*x_BLD.shape[:-1], heads, -1).transpose(1, 2)

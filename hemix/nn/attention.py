@@ -8,9 +8,9 @@ into a small table of summands per head, so the table's gradient is a sum per bu
 fused kernels keep no gradient of such a summand on a CPU, so they are used only without gradients;
 FlexAttention has no backward pass on a CPU.
 
-Letters: B users, C requests a user, J queries a request, H heads, L keys a user. D is the width of
-a key, d = D / H; A is the number of columns of the table. h is H, or 1 where all heads
-share: the table, or the whole event vector as a key (absorbed).
+Letters: B users, C requests a user, J queries a request, H heads, L keys a user. x is the width of
+a key, y of a value; A is the number of columns of the table. h and k are H, or 1 where all heads
+share: the table, or whole event vectors as keys or values (absorbed).
 """
 
 from __future__ import annotations
@@ -46,63 +46,58 @@ def absorbs(queries: int, heads: int, width: int) -> bool:
 
 
 def attend(
-    q_BHCJx: Tensor, keys_values_BLx: Tensor, table_hA: Tensor, bucket_BCL: Tensor
+    q_BHCJx: Tensor,
+    keys_BLhx: Tensor,
+    values_BLky: Tensor | None,
+    table_hA: Tensor,
+    bucket_BCL: Tensor,
 ) -> Tensor:
-    """Return softmax over L of ``q . key + table[head, bucket]``, times values: [B, H, C, J, x].
+    """Return softmax over L of ``q . key + table[head, bucket]``, times values: [B, H, C, J, y].
 
     Args:
-        q_BHCJx: Queries; x = D / H, or x = D if absorbed.
-        keys_values_BLx: Keys and values in one row, [B, L, 2 D]; or absorbed, event vectors [B, L,
-            D] that are both.
+        q_BHCJx: Queries.
+        keys_BLhx: Keys of every head; h = 1 where all heads share them.
+        values_BLky: Values of every head; k = 1 where all heads share them. None: the keys.
         table_hA: Summands of the scores, with H rows or one for all heads. A row of -inf hides a
             key.
         bucket_BCL: uint8, the column of the table for every request and key.
     """
     if torch.compiler.is_exporting():  # the fused kernel asks for lengths that a graph leaves open
-        _, values_BhLx = _keys_and_values(q_BHCJx, keys_values_BLx)
-        weights_BHCJL = attention_weights(q_BHCJx, keys_values_BLx, table_hA, bucket_BCL)
-        read_BHnx = torch.matmul(weights_BHCJL.flatten(2, 3), values_BhLx)
-        return read_BHnx.view(q_BHCJx.shape)
+        weights_BHCJL = attention_weights(q_BHCJx, keys_BLhx, table_hA, bucket_BCL)
+        values_BkLy = (keys_BLhx if values_BLky is None else values_BLky).transpose(1, 2)
+        read_BHny = torch.matmul(weights_BHCJL.flatten(2, 3), values_BkLy)
+        return read_BHny.view(*q_BHCJx.shape[:4], -1)
     if bucket_BCL.shape[1] == 1 and not torch.is_grad_enabled():
         B, H, _, J, _ = q_BHCJx.shape
-        keys_BhLx, values_BhLx = _keys_and_values(q_BHCJx, keys_values_BLx)
         summand_BHJL = _summand(table_hA, bucket_BCL)[:, :, 0].expand(B, H, J, -1)
-        keys_BHLx, values_BHLx = keys_BhLx.expand(B, H, -1, -1), values_BhLx.expand(B, H, -1, -1)
-        read_BHJx = F.scaled_dot_product_attention(
-            q_BHCJx.squeeze(2), keys_BHLx, values_BHLx, attn_mask=summand_BHJL, scale=1.0
+        keys_BHLx, values_BHLy = (
+            x_BLhx.transpose(1, 2).expand(-1, H, -1, -1)
+            for x_BLhx in (keys_BLhx, keys_BLhx if values_BLky is None else values_BLky)
         )
-        return read_BHJx.unsqueeze(2)
-    read_BHCJx: Tensor = _Attend.apply(  # type: ignore[no-untyped-call]
-        q_BHCJx, keys_values_BLx, table_hA, bucket_BCL
+        read_BHJy = F.scaled_dot_product_attention(
+            q_BHCJx.squeeze(2), keys_BHLx, values_BHLy, attn_mask=summand_BHJL, scale=1.0
+        )
+        return read_BHJy.unsqueeze(2)
+    read_BHCJy: Tensor = _Attend.apply(  # type: ignore[no-untyped-call]
+        q_BHCJx, keys_BLhx, values_BLky, table_hA, bucket_BCL
     )
-    return read_BHCJx
+    return read_BHCJy
 
 
 def attention_weights(
-    q_BHCJx: Tensor, keys_values_BLx: Tensor, table_hA: Tensor, bucket_BCL: Tensor
+    q_BHCJx: Tensor, keys_BLhx: Tensor, table_hA: Tensor, bucket_BCL: Tensor
 ) -> Tensor:
     """Return the weights of :func:`attend`, [B, H, C, J, L], held whole: use it for few queries.
 
     Args:
         q_BHCJx: As for :func:`attend`.
-        keys_values_BLx: As for :func:`attend`.
+        keys_BLhx: As for :func:`attend`.
         table_hA: As for :func:`attend`.
         bucket_BCL: As for :func:`attend`.
     """
-    keys_BhLx, _ = _keys_and_values(q_BHCJx, keys_values_BLx)
-    scores = torch.matmul(q_BHCJx.flatten(2, 3), keys_BhLx.transpose(2, 3)).view(
-        *q_BHCJx.shape[:4], -1
-    )
+    keys_BhxL = keys_BLhx.permute(0, 2, 3, 1)
+    scores = torch.matmul(q_BHCJx.flatten(2, 3), keys_BhxL).view(*q_BHCJx.shape[:4], -1)
     return torch.softmax(scores + _summand(table_hA, bucket_BCL), -1)
-
-
-def _keys_and_values(q_BHCJx: Tensor, keys_values_BLx: Tensor) -> tuple[Tensor, Tensor]:
-    """Keys and values [B, h, L, x], as views."""
-    width = q_BHCJx.shape[4]
-    if width == keys_values_BLx.shape[2]:
-        return keys_values_BLx.unsqueeze(1), keys_values_BLx.unsqueeze(1)
-    both_BL2Hd = keys_values_BLx.view(*keys_values_BLx.shape[:2], 2, -1, width)
-    return both_BL2Hd[:, :, 0].transpose(1, 2), both_BL2Hd[:, :, 1].transpose(1, 2)
 
 
 def _summand(table_hA: Tensor, bucket_BCL: Tensor) -> Tensor:
@@ -128,63 +123,76 @@ def _weights(q_bnx: Tensor, keys_bLx: Tensor, summand: Tensor, rows: tuple[int, 
     return torch.softmax(scores.add_(summand), -1)
 
 
+def _by_head(x_BLhx: Tensor) -> Tensor:
+    """[B * h, L, x]"""
+    return x_BLhx.transpose(1, 2).flatten(0, 1)
+
+
+def _add_tile(target_bLhx: Tensor, gradient_bhLx: Tensor, *, is_first: bool) -> None:
+    """Put the gradient of a tile's users in its place, or add it to that of tiles before."""
+    gradient_bLhx = gradient_bhLx.view(
+        target_bLhx.shape[0], -1, *gradient_bhLx.shape[1:]
+    ).transpose(1, 2)
+    if is_first:
+        target_bLhx.copy_(gradient_bLhx)
+    else:
+        target_bLhx.add_(gradient_bLhx)
+
+
 class _Attend(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, q: Tensor, keys_values: Tensor, table: Tensor, bucket: Tensor) -> Tensor:
-        H, L, x = q.shape[1], keys_values.shape[1], q.shape[4]
-        keys, values = _keys_and_values(q, keys_values)
-        out = torch.empty_like(q, memory_format=torch.contiguous_format)
+    def forward(
+        ctx: Any, q: Tensor, keys: Tensor, values: Tensor | None, table: Tensor, bucket: Tensor
+    ) -> Tensor:
+        H, L = q.shape[1], keys.shape[1]
+        out = q.new_empty(*q.shape[:4], (keys if values is None else values).shape[3])
         for users, queries in _tiles(q.shape, L, q.device.type):
             q_t = q[users, :, :, queries]
-            q_bnx = q_t.reshape(q_t.shape[0] * keys.shape[1], -1, x)
-            keys_bLx, values_bLx = (t[users].flatten(0, 1) for t in (keys, values))
+            keys_bLx = _by_head(keys[users])
+            values_bLy = keys_bLx if values is None else _by_head(values[users])
             weights = _weights(
-                q_bnx, keys_bLx, _summand(table, bucket[users]), (q_t.shape[0], H, *q_t.shape[2:4])
+                q_t.reshape(keys_bLx.shape[0], -1, q.shape[4]),
+                keys_bLx,
+                _summand(table, bucket[users]),
+                (q_t.shape[0], H, *q_t.shape[2:4]),
             )
-            out[users, :, :, queries] = torch.bmm(
-                weights.view(*q_bnx.shape[:2], L), values_bLx
-            ).view(q_t.shape)
-        ctx.save_for_backward(q, keys_values, table, bucket, out)
+            read_bny = torch.bmm(weights.view(values_bLy.shape[0], -1, L), values_bLy)
+            out[users, :, :, queries] = read_bny.view(*q_t.shape[:4], -1)
+        ctx.save_for_backward(q, keys, values, table, bucket, out)
         return out
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        q, keys_values, table, bucket, out = ctx.saved_tensors
+        q, keys, values, table, bucket, out = ctx.saved_tensors
         (d_out,) = gradients
-        L, x = keys_values.shape[1], q.shape[4]
-        keys, values = _keys_and_values(q, keys_values)
-        absorbed = x == keys_values.shape[2]
+        L = keys.shape[1]
         towards = (out * d_out).sum(-1, keepdim=True)
-        d_q, d_keys_values = torch.empty_like(q), torch.empty_like(keys_values)
-        d_keys, d_values = _keys_and_values(q, d_keys_values)
-        d_table = torch.zeros_like(table) if ctx.needs_input_grad[2] else None
+        d_q, d_keys = torch.empty_like(q), torch.empty_like(keys)
+        d_values = None if values is None else torch.empty_like(values)
+        d_table = torch.zeros_like(table) if ctx.needs_input_grad[3] else None
         for users, queries in _tiles(q.shape, L, q.device.type):
             q_t, d_out_t = q[users, :, :, queries], d_out[users, :, :, queries]
-            flat = (q_t.shape[0] * keys.shape[1], -1, x)
-            q_bnx, d_out_bnx = q_t.reshape(flat), d_out_t.reshape(flat)
-            keys_bLx, values_bLx = (t[users].flatten(0, 1) for t in (keys, values))
+            keys_bLx = _by_head(keys[users])
+            values_bLy = keys_bLx if values is None else _by_head(values[users])
+            q_bnx = q_t.reshape(keys_bLx.shape[0], -1, q.shape[4])
+            d_out_bny = d_out_t.reshape(values_bLy.shape[0], -1, out.shape[4])
             weights = _weights(q_bnx, keys_bLx, _summand(table, bucket[users]), q_t.shape[:4])
-            d_scores = torch.bmm(d_out_bnx, values_bLx.transpose(1, 2)).view(weights.shape)
+            d_scores = torch.bmm(d_out_bny, values_bLy.transpose(1, 2)).view(weights.shape)
             d_scores.sub_(towards[users, :, :, queries]).mul_(weights)
-            weights_bnL, d_scores_bnL = (t.view(*q_bnx.shape[:2], L) for t in (weights, d_scores))
+            d_scores_bnL = d_scores.view(*q_bnx.shape[:2], L)
             d_q[users, :, :, queries] = torch.bmm(d_scores_bnL, keys_bLx).view(q_t.shape)
-            of_values = torch.bmm(weights_bnL.transpose(1, 2), d_out_bnx)
-            if absorbed:
-                pairs = [(d_keys, of_values.baddbmm_(d_scores_bnL.transpose(1, 2), q_bnx))]
+            of_keys = torch.bmm(d_scores_bnL.transpose(1, 2), q_bnx)
+            weights_bLn = weights.view(*d_out_bny.shape[:2], L).transpose(1, 2)
+            is_first = queries.start == 0
+            if d_values is None:
+                of_keys.baddbmm_(weights_bLn, d_out_bny)
             else:
-                pairs = [
-                    (d_keys, torch.bmm(d_scores_bnL.transpose(1, 2), q_bnx)),
-                    (d_values, of_values),
-                ]
-            for target, gradient in pairs:
-                rows = target[users]
-                if queries.start == 0:
-                    rows.copy_(gradient.view(rows.shape))
-                else:
-                    rows.add_(gradient.view(rows.shape))
+                of_values = torch.bmm(weights_bLn, d_out_bny)
+                _add_tile(d_values[users], of_values, is_first=is_first)
+            _add_tile(d_keys[users], of_keys, is_first=is_first)
             if d_table is not None:
                 by_key_hn = d_scores.sum(3).transpose(0, 1).flatten(1)
                 d_table.scatter_add_(
                     1, bucket[users].flatten().long().expand(by_key_hn.shape), by_key_hn
                 )
-        return d_q, d_keys_values, d_table, None
+        return d_q, d_keys, d_values, d_table, None

@@ -15,12 +15,11 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor, nn
 
 from hemix.data.spec import InputSpec
-from hemix.nn.events import EventEncoder
 from hemix.nn.heads import Heads
 from hemix.nn.inputs import Inputs, level_widths
 from hemix.nn.layers import BlockLinear
 
-__all__ = ["MLP", "DeepNetwork", "candidate_vectors", "hidden_width"]
+__all__ = ["MLP", "DeepNetwork", "hidden_width"]
 
 _HIDDEN_TOKENS = 16
 """Width of a wide hidden layer, in tokens: about as many dense parameters as HeMix has at a
@@ -119,14 +118,3 @@ class DeepNetwork(nn.Module):
             hidden_NU = hidden_NU if projected is None else hidden_NU + projected
         logits_NT: Tensor = self.heads(self.rest(hidden_NU), inputs.batch.bias)
         return logits_NT
-
-
-def candidate_vectors(events: EventEncoder, inputs: Inputs) -> Tensor:
-    """Return every candidate as an event vector without action and fields, [N, D].
-
-    Args:
-        events: The encoder of events.
-        inputs: Inputs with the stage ``candidate``.
-    """
-    assert inputs.item_IW is not None, "score needs the stage candidate"
-    return events.items(inputs.item_IW.index_select(0, inputs.batch.item_index))

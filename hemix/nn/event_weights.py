@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hemix.data.batch import RequestBatch
-from hemix.nn.history_state import HistoryState
+from hemix.nn.history_state import DynamicQueries, HistoryState
 from hemix.nn.interests import HistoryInterest
 from hemix.nn.slots import HostIndex
 
@@ -29,7 +29,7 @@ class HistoryRead:
 
     interest: HistoryInterest
     history: HistoryState
-    queries_NnD: Tensor
+    queries: DynamicQueries
 
 
 def strongest_events(
@@ -58,9 +58,7 @@ def strongest_events(
         rows = slice(first, min(first + step, candidates))
         total_NE = torch.zeros(rows.stop - rows.start, 1 + events, device=device)
         for read in reads:
-            own_NE = read.interest.weights(
-                read.history, read.queries_NnD[rows], index[rows], events
-            )
+            own_NE = read.interest.weights(read.history, read.queries[rows], index[rows], events)
             total_NE = total_NE + own_NE * read.interest.dynamic_count
         top_positions, top_weights = _top(total_NE[:, 1:] / queries, count, always_include)
         positions.append(top_positions)

@@ -63,14 +63,18 @@ class EventEncoder(nn.Module):
         return summed_rows(parts + small, merge=not traced)
 
     def items(self, item_IW: Tensor) -> Tensor:
-        """[I, D]: what of an event's vector is its item's, the bias included; so also a candidate,
-        in the events' space."""
+        """[I, D]: what of an event's vector is its item's, the bias included."""
         projected = self.project.project_part("item", self._event_columns(item_IW))
         return (
             self.project.bias.expand(item_IW.shape[0], -1)
             if projected is None
             else projected + self.project.bias
         )
+
+    def candidates(self, inputs: Inputs) -> Tensor:
+        """[N, D]: every candidate as an event, without action and fields."""
+        assert inputs.item_IW is not None, "score needs the stage candidate"
+        return self.items(inputs.item_IW.index_select(0, inputs.batch.item_index))
 
     @staticmethod
     def _with_null(

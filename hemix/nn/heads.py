@@ -11,7 +11,9 @@ Letters: N candidates, T tasks, P pooled width.
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +23,34 @@ from hemix.data.spec import InputSpec
 from hemix.nn.init import WeightInit
 from hemix.nn.layers import GroupedLinear
 
-__all__ = ["Heads", "counted_weights", "log_probabilities", "loss", "loss_sums", "probabilities"]
+__all__ = [
+    "Funnel",
+    "Heads",
+    "LossOptions",
+    "counted_weights",
+    "log_probabilities",
+    "loss",
+    "loss_sums",
+    "probabilities",
+]
+
+Funnel: TypeAlias = Literal["entire_space", "given_only"]
+"""How a task with ``given`` is trained: see :func:`loss_sums`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossOptions:
+    """What changes the training loss and not the valid loss."""
+
+    divisor_T: Tensor | None = None
+    """The divisor of every task; None: the labels' own weight"""
+    task_weights: Sequence[float] | None = None
+    """Factor of every task's loss; None: 1"""
+    label_smoothing: float = 0.0
+    """Labels are moved towards 1/2 by this fraction of the way."""
+
+
+_PLAIN = LossOptions()
 
 
 class Heads(nn.Module):
@@ -57,6 +86,19 @@ class Heads(nn.Module):
             if self.position is None
             else logits_NT + self.position.index_select(0, bias_N)
         )
+
+    @torch.no_grad()
+    def start_at(self, log_odds_T: Tensor, log_odds_PT: Tensor) -> None:
+        """Set the biases so that a logit of 0 from the towers gives the train rates.
+
+        Args:
+            log_odds_T: [T], of all rows.
+            log_odds_PT: [rows of the bias table, T], of the rows at each position.
+        """
+        assert self.second.bias is not None
+        self.second.bias.copy_(log_odds_T[:, None])
+        if self.position is not None:
+            self.position.copy_(log_odds_PT - log_odds_T)
 
     @torch.no_grad()
     def rescale(self, slope_T: Tensor, shift_T: Tensor) -> None:
@@ -125,8 +167,8 @@ def loss(
     labels_NT: Tensor,
     weights_NT: Tensor,
     spec: InputSpec,
-    funnel: Literal["entire_space", "given_only"] = "entire_space",
-    weight_T: Tensor | None = None,
+    funnel: Funnel = "entire_space",
+    options: LossOptions = _PLAIN,
 ) -> Tensor:
     """Return the weighted binary cross-entropy, a scalar, at least fp32.
 
@@ -138,11 +180,16 @@ def loss(
         weights_NT: Weights of the labels; 0 masks an unknown one.
         spec: The tasks.
         funnel: See :func:`loss_sums`.
-        weight_T: The divisor of every task; None: the labels' own weight.
+        options: Divisors, weights of tasks, and smoothing.
     """
-    total_T, own_T = loss_sums(logits_NT, labels_NT, weights_NT, spec, funnel)
-    weight_T = own_T if weight_T is None else weight_T
-    return (total_T / torch.where(weight_T > 0, weight_T, 1)).sum()
+    total_T, own_T = loss_sums(
+        logits_NT, labels_NT, weights_NT, spec, funnel, label_smoothing=options.label_smoothing
+    )
+    weight_T = own_T if options.divisor_T is None else options.divisor_T
+    mean_T = total_T / torch.where(weight_T > 0, weight_T, 1)
+    if options.task_weights is not None:
+        mean_T = mean_T * mean_T.new_tensor(options.task_weights)
+    return mean_T.sum()
 
 
 def loss_sums(
@@ -150,7 +197,9 @@ def loss_sums(
     labels_NT: Tensor,
     weights_NT: Tensor,
     spec: InputSpec,
-    funnel: Literal["entire_space", "given_only"] = "entire_space",
+    funnel: Funnel = "entire_space",
+    *,
+    label_smoothing: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
     """Return sums over rows, which add up over batches.
 
@@ -161,6 +210,7 @@ def loss_sums(
         spec: The tasks.
         funnel: ``entire_space``, or ``given_only``: train a task with ``given`` on its conditional
             logit, where the given label is known and 1.
+        label_smoothing: Labels are moved towards 1/2 by this fraction of the way.
 
     Returns:
         The weighted cross-entropy [T] and the weight [T] of every task, at least fp32.
@@ -172,6 +222,8 @@ def loss_sums(
     else:
         yes, no = F.logsigmoid(logits_NT), F.logsigmoid(-logits_NT)
         weights_NT = counted_weights(labels_NT, weights_NT, spec, funnel)
+    if label_smoothing:
+        labels_NT = labels_NT + label_smoothing * (0.5 - labels_NT)
     return (weights_NT * -(labels_NT * yes + (1 - labels_NT) * no)).sum(0), weights_NT.sum(0)
 
 
@@ -179,7 +231,7 @@ def counted_weights(
     labels_NT: Tensor,
     weights_NT: Tensor,
     spec: InputSpec,
-    funnel: Literal["entire_space", "given_only"] = "entire_space",
+    funnel: Funnel = "entire_space",
 ) -> Tensor:
     """Return the weights [N, T] with which rows count in :func:`loss_sums`.
 

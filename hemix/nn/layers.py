@@ -21,12 +21,14 @@ __all__ = [
     "activation",
     "make_norm",
     "summed_rows",
+    "unit",
 ]
 
 NormKind = Literal["layer", "rms"]
 ActivationKind = Literal["relu", "gelu"]
 
 _MERGED_ROWS_MAX = 4096
+_UNIT_EPSILON = 1e-6
 
 
 class GroupedLinear(nn.Module):
@@ -129,6 +131,15 @@ def make_norm(kind: NormKind, width: int) -> nn.Module:
         width: Size of the last dimension.
     """
     return nn.LayerNorm(width) if kind == "layer" else nn.RMSNorm(width, eps=1e-6)
+
+
+def unit(x: Tensor) -> Tensor:
+    """Return vectors of length 1 along the last dimension; zeros stay zeros.
+
+    Args:
+        x: A tensor of any shape.
+    """
+    return x * (x.square().sum(-1, keepdim=True) + _UNIT_EPSILON).rsqrt()
 
 
 def summed_rows(parts: list[tuple[Tensor, Tensor]], *, merge: bool = True) -> Tensor:

@@ -31,7 +31,7 @@ from hemix.preparation.role_columns import (
     weights_of,
 )
 from hemix.preparation.rows import Rows
-from hemix.preparation.texts import ITEMS, KeyTexts, observed_texts
+from hemix.preparation.texts import ITEMS, KeyTexts, observed_texts, text_bytes
 from hemix.preparation.times import times_of
 from hemix.schema import Schema
 
@@ -91,9 +91,9 @@ def decode(job: PrepareJob, log: LogName, chunk: Chunk) -> DecodedRows:
 
     Returns:
         Columns by name. Impressions: ``time_ms``, ``hash``, ``split``, ``label.*``,
-        ``available.*``, ``request``, ``weight``, ``bias``, ``context.*``, ``cross.*`` and, without
-        an events table, ``event.*``. Events: ``time_ms``, ``hash``, ``event.*``. Users:
-        ``valid_from_ms``, ``user.*``.
+        ``available.*``, ``request``, ``row_key``, ``weight``, ``bias``, ``context.*``, ``cross.*``
+        and, without an events table, ``event.*``. Events: ``time_ms``, ``hash``, ``event.*``.
+        Users: ``valid_from_ms``, ``user.*``.
 
     Raises:
         DataError: A value cannot be used; names file, row and column.
@@ -111,16 +111,16 @@ def decode(job: PrepareJob, log: LogName, chunk: Chunk) -> DecodedRows:
 
 def _decode_impressions(job: PrepareJob, chunk: Chunk) -> DecodedRows:
     schema, columns = job.schema, chunk.columns
-    users, rows, texts = _ids(schema, chunk)
+    users, rows, texts, keys = _ids(schema, chunk)
     clock = schema.clock
     check_not_null(clock.column, columns[clock.column], chunk.where)
     time_ms = times_of(clock.column, columns[clock.column], clock, chunk.where, is_clock=True)
     rows |= {
         "time_ms": time_ms,
-        "hash": chunk_hashes(chunk, job.logs.clocks),
+        "hash": chunk_hashes(chunk, job.logs.clocks, keys),
         "split": job.splitter.assign(chunk, time_ms),
         **_labels(schema, chunk),
-        **_roles(schema, chunk),
+        **_roles(job, chunk),
     }
     levels = ["context", "cross"]
     if schema.history_source == "impressions":
@@ -149,9 +149,15 @@ def _labels(schema: Schema, chunk: Chunk) -> Rows:
     return rows
 
 
-def _roles(schema: Schema, chunk: Chunk) -> Rows:
-    where, columns, roles = chunk.where, chunk.columns, schema.roles
+def _roles(job: PrepareJob, chunk: Chunk) -> Rows:
+    where, columns, roles = chunk.where, chunk.columns, job.schema.roles
     rows: Rows = {}
+    if roles.row_key is not None:
+        keys = columns[roles.row_key]
+        check_ids(roles.row_key, keys, where)
+        rows["row_key"] = (
+            keys.cast(pa.int64()).to_numpy() if job.logs.row_keys_are_int64 else text_bytes(keys)
+        )
     if roles.request_id is not None:
         check_ids(roles.request_id, columns[roles.request_id], where)
         rows["request"] = keys_of(columns[roles.request_id])
@@ -170,10 +176,10 @@ def _roles(schema: Schema, chunk: Chunk) -> Rows:
 
 def _decode_events(job: PrepareJob, chunk: Chunk) -> DecodedRows:
     schema, columns, clock = job.schema, chunk.columns, job.logs.event_clock
-    users, rows, texts = _ids(schema, chunk)
+    users, rows, texts, keys = _ids(schema, chunk)
     rows |= {
         "time_ms": times_of(clock, columns[clock], schema.clock, chunk.where),
-        "hash": chunk_hashes(chunk, {clock: schema.clock}),
+        "hash": chunk_hashes(chunk, {clock: schema.clock}, keys),
     }
     raw = {
         name: field.read(name, columns, chunk.rows, chunk.where)
@@ -278,14 +284,20 @@ def valid_from_times(
 # -- of impressions and events ---------------------------------------------------------------------
 
 
-def _ids(schema: Schema, chunk: Chunk) -> tuple[KeyTexts, Rows, dict[str, KeyTexts]]:
-    """The users; the rows with ``user``, ``item`` and ``log_row``; and the texts of the items."""
+def _ids(
+    schema: Schema, chunk: Chunk
+) -> tuple[KeyTexts, Rows, dict[str, KeyTexts], dict[str, Array]]:
+    """The users; the rows with ``user``, ``item`` and ``log_row``; the texts of the items; and by
+    column the keys of both.
+    """
     for column in (schema.user, schema.item):
         check_ids(column, chunk.columns[column], chunk.where)
     users, user = KeyTexts.of(chunk.columns[schema.user])
     items, item = KeyTexts.of(chunk.columns[schema.item])
-    rows: Rows = {"user": user, "item": items.keys[item], "log_row": chunk.log_row}
-    return users, rows, {ITEMS: items}
+    item_keys = items.keys[item]
+    rows: Rows = {"user": user, "item": item_keys, "log_row": chunk.log_row}
+    keys = {schema.user: users.keys[user], schema.item: item_keys}
+    return users, rows, {ITEMS: items}, keys
 
 
 def _merge(texts: dict[str, KeyTexts], more: Mapping[str, KeyTexts]) -> None:

@@ -35,31 +35,39 @@ _WARN_ABOVE = 0.05
 _logger = logging.getLogger(__name__)
 
 
-def chunk_hashes(chunk: Chunk, clocks: Mapping[str, Clock]) -> Array:
+def chunk_hashes(
+    chunk: Chunk, clocks: Mapping[str, Clock], keys: Mapping[str, Array] | None = None
+) -> Array:
     """Hash whole rows, so that equal rows of a table have equal hashes in all its files.
 
     Args:
         chunk: Rows with all columns of their file.
         clocks: Time columns, with the clock that gives unit and zone of their numbers and dates.
+        keys: Columns without nulls whose keys (:func:`hemix.data.keys.keys_of`) are known: texts
+            are not hashed again.
 
     Returns:
         uint64 [rows]. Different rows have equal hashes with a probability of 2^-64.
     """
-    columns = {}
+    columns: dict[str, pa.Array | Array] = {}
     for name, values in chunk.columns.items():
         families = chunk.mixed_families.get(name)
         if families is not None:
             values = _as_moments(values, clocks[name]) if name in clocks else values
             values = _as_text(values, families)
+        elif keys is not None and name in keys and pa.types.is_string(values.type):
+            columns[name] = keys[name]
+            continue
         columns[name] = values
     return column_hashes(columns, chunk.rows)
 
 
-def column_hashes(columns: Mapping[str, pa.Array], rows: int) -> Array:
+def column_hashes(columns: Mapping[str, pa.Array | Array], rows: int) -> Array:
     """Hash the names and values of columns, in any order of the columns.
 
     Args:
-        columns: Columns by name. A null counts as a missing column.
+        columns: Columns by name, or hashes of their values, uint64 [rows]. A null counts as a
+            missing column.
         rows: Number of rows.
 
     Returns:
@@ -68,12 +76,12 @@ def column_hashes(columns: Mapping[str, pa.Array], rows: int) -> Array:
     total = np.zeros(rows, dtype=np.uint64)
     with np.errstate(over="ignore"):
         for name, values in columns.items():
-            hashes = mix_bits(keys_of_texts([name])[0] ^ _value_hashes(values))
-            total += (
-                np.where(values.is_null().to_numpy(zero_copy_only=False), np.uint64(0), hashes)
-                if values.null_count
-                else hashes
-            )
+            hashes = values if isinstance(values, np.ndarray) else _value_hashes(values)
+            hashes = mix_bits(keys_of_texts([name])[0] ^ hashes)
+            if not isinstance(values, np.ndarray) and values.null_count:
+                nulls = values.is_null().to_numpy(zero_copy_only=False)
+                hashes = np.where(nulls, np.uint64(0), hashes)
+            total += hashes
     return mix_bits(total)
 
 

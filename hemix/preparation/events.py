@@ -7,6 +7,7 @@ that later time, so that no request sees it earlier.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,9 +24,9 @@ from hemix.preparation.rows import Rows, concatenate_rows, row_count, take_rows
 from hemix.schema import Schema
 
 __all__ = [
-    "IMPRESSION",
     "EventCounts",
     "deduplicate_events",
+    "deepest_labels",
     "events_of_impressions",
     "impression_actions",
     "sort_events",
@@ -33,7 +34,7 @@ __all__ = [
 
 Array = npt.NDArray[Any]
 
-IMPRESSION = "impression"
+_IMPRESSION = "impression"
 """Action of an impression without a positive label."""
 
 
@@ -56,7 +57,7 @@ class EventCounts:
 
 def impression_actions(schema: Schema) -> pa.Array:
     """Return the actions of impressions, string [1 + T]: none of the labels, then each of them."""
-    return pa.array([IMPRESSION, *schema.tasks])
+    return pa.array([_IMPRESSION, *schema.tasks])
 
 
 def deduplicate_events(rows: Rows, counts: EventCounts) -> Rows:
@@ -77,6 +78,31 @@ def deduplicate_events(rows: Rows, counts: EventCounts) -> Rows:
     return rows
 
 
+def deepest_labels(
+    schema: Schema, labels: Mapping[str, Array], available: Mapping[str, Array], time_ms: Array
+) -> tuple[Array, dict[str, Array]]:
+    """Find which events impressions are: of the deepest positive that was known immediately, and
+    one more for every positive that became known later.
+
+    Args:
+        schema: The schema, whose labels are the actions.
+        labels: By label int8 [n].
+        available: By label int64 [n], times in ms UTC; only of labels with ``available_at``.
+        time_ms: int64 [n], UTC.
+
+    Returns:
+        int64 [n], positions among :func:`impression_actions`; and by label with ``available_at``
+        the rows whose positive became known later, bool [n].
+    """
+    deepest, later = np.zeros(len(time_ms), dtype=np.int64), dict[str, Array]()
+    for depth, (name, label) in enumerate(schema.labels.items(), start=1):
+        immediately = known_immediately(label, labels[name], time_ms, available.get(name))
+        deepest[immediately] = depth
+        if name in available:
+            later[name] = (labels[name] == 1) & ~immediately
+    return deepest, later
+
+
 def events_of_impressions(schema: Schema, rows: Rows) -> Rows:
     """Return the events of impressions.
 
@@ -86,22 +112,24 @@ def events_of_impressions(schema: Schema, rows: Rows) -> Rows:
     """
     action_keys = keys_of(impression_actions(schema))
     time_ms = np.asarray(rows["time_ms"])
-    deepest = np.zeros(len(time_ms), dtype=np.int64)
+    labels = {name: np.asarray(rows[f"label.{name}"]) for name in schema.tasks}
+    available = {
+        name: np.asarray(rows[f"available.{name}"])
+        for name in schema.tasks
+        if f"available.{name}" in rows
+    }
+    deepest, known_later = deepest_labels(schema, labels, available, time_ms)
     own = ["user", "item", "log_row", *(name for name in rows if name.startswith("event."))]
     later: list[Rows] = []
-    for depth, (name, label) in enumerate(schema.labels.items(), start=1):
-        values = np.asarray(rows[f"label.{name}"])
-        available = np.asarray(rows[f"available.{name}"]) if f"available.{name}" in rows else None
-        immediately = known_immediately(label, values, time_ms, available)
-        deepest[immediately] = depth
-        if available is not None:
-            after = np.flatnonzero((values == 1) & ~immediately)
-            event: Rows = {n: take(rows[n], after) for n in own}
-            event |= {
-                "time_ms": available[after],
-                "event.action": np.full(len(after), action_keys[depth]),
-            }
-            later.append(event)
+    for name, of_rows in known_later.items():
+        after = np.flatnonzero(of_rows)
+        event: Rows = {n: take(rows[n], after) for n in own}
+        action_key = action_keys[1 + schema.tasks.index(name)]
+        event |= {
+            "time_ms": available[name][after],
+            "event.action": np.full(len(after), action_key),
+        }
+        later.append(event)
     events: Rows = {n: rows[n] for n in own}
     events |= {"time_ms": time_ms, "event.action": action_keys[deepest]}
     return concatenate_rows([events, *later])

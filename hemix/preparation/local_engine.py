@@ -21,6 +21,7 @@ from typing import Any, Generic, TypeVar
 
 from hemix.errors import ProcessLost, UsageError
 from hemix.files import storage_errors
+from hemix.preparation.allocation import arrow_on_malloc
 from hemix.preparation.engine import PartitionedLogs, Progress, task_folder
 from hemix.preparation.job import PrepareJob
 from hemix.preparation.stages.partition import partition_logs
@@ -138,7 +139,8 @@ class _Task(Generic[Argument, Answer]):
         folder = task_folder(self.folder, number)
         with storage_errors(folder):
             folder.mkdir()
-        return self.function(argument, folder)
+        with arrow_on_malloc():
+            return self.function(argument, folder)
 
 
 class _SpawnContext(SpawnContext):

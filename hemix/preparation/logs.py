@@ -69,6 +69,13 @@ class Logs:
         return self.schema.history.clock_column or self.schema.clock.column
 
     @property
+    def row_keys_are_int64(self) -> bool:
+        """Whether ``roles.row_key`` has whole numbers of 64 bits in all files, else text."""
+        column = self.schema.roles.row_key
+        types = [] if column is None else self.impressions.types_of(column)
+        return all(pa.types.is_integer(kind) and kind != pa.uint64() for kind in types)
+
+    @property
     def clocks(self) -> dict[str, Clock]:
         """Time columns of the impressions, each with its clock."""
         clock, labels = self.schema.clock, self.schema.labels.values()
@@ -145,9 +152,10 @@ def _open_table(
     if is_catalog_table(name):
         if role not in exported:
             raise SchemaError(
-                f"tables.{role}: {name} is a table of a catalog, which only Spark reads",
+                f"tables.{role}: {name} is a table of a catalog, which only hemix prepare --engine "
+                "spark reads, without --shift-days",
                 field=f"tables.{role}",
-                hint="use hemix prepare --engine spark, without --shift-days",
+                hint="for anything else write it as Parquet files, and name these",
             )
         return LogTable(name, f"tables.{role}", stored_at=exported[role])
     return LogTable(name if is_url(name) else folder / name, f"tables.{role}")
@@ -200,6 +208,8 @@ def _check_impressions(schema: Schema, table: LogTable) -> None:
     roles = schema.roles
     require_request_columns(schema, table)
     require_label_columns(schema, table)
+    if roles.row_key is not None:
+        table.require(roles.row_key, "roles.row_key", _id_problem)
     if roles.weight is not None:
         table.require(roles.weight, "roles.weight", _number_problem)
     if roles.bias is not None:

@@ -19,14 +19,12 @@ from hemix.data.keys import KeyIndex, distinct
 from hemix.preparation.decoding import LOGS, LogName
 from hemix.preparation.rows import Rows, read_rows, save_rows
 
-__all__ = ["FIRST_OF_TABLE", "FirstAppearances", "ItemPlaces", "places_of"]
+__all__ = ["FirstAppearances", "ItemPlaces", "places_of"]
 
 Array = npt.NDArray[Any]
 
 _LOG_ROWS = 1 << 60
 """The rows of a log, in the numbering of places"""
-FIRST_OF_TABLE = 2 * _LOG_ROWS
-"""The place of the first row of a user or item table"""
 _MERGED_AT_ONCE = 1 << 20
 
 

@@ -20,6 +20,7 @@ from hemix.data.layout import MANIFEST_FORMAT, SPEC_FORMAT, SPLITS, Appender
 from hemix.data.raw_columns import numbers_of
 from hemix.errors import SchemaError, StorageError, UsageError
 from hemix.files import check_new_folder, new_folder, write_text
+from hemix.preparation.allocation import arrow_on_malloc
 from hemix.preparation.cleaned import TEXTS
 from hemix.preparation.duplicates import warn_about_duplicates
 from hemix.preparation.engine import Engine, PartitionedLogs, Progress, task_folder
@@ -108,7 +109,7 @@ def prepare(
     previous = None
     if init_from is not None:
         previous = PreviousEncoders.load(init_from, schema, vocabulary_ttl_days)
-    with new_folder(out) as folder:
+    with new_folder(out) as folder, arrow_on_malloc():
         exported = (engine or local).export_tables(schema, folder / "temporary" / "tables")
         opened = open_logs(Path(logs), schema, exported)
         splitter = _splitter(opened)

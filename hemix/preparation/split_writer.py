@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from hemix.data.jagged_array import JaggedArray
 from hemix.data.layout import Appender, Block
+from hemix.data.raw_columns import RawColumn
 from hemix.data.spec import FIRST, MISSING, UNKNOWN
 from hemix.files import storage_errors
 from hemix.schema import Schema
@@ -46,6 +47,8 @@ class SplitRows:
     """float32 [n]"""
     log_row: Array
     """int64 [n]"""
+    row_key: RawColumn | None = None
+    """int64 [n], or the UTF-8 bytes of texts; None without ``roles.row_key``"""
 
 
 class BlockAppender:
@@ -135,11 +138,41 @@ class SplitCounts:
         self.positions = self.positions | other.positions
 
 
+class _RowKeyAppender:
+    """Appends keys of rows: to ``row_key.npy``, or texts to ``row_key.values.npy`` and offsets."""
+
+    def __init__(self, folder: Path, *, as_int64: bool) -> None:
+        name = "row_key" if as_int64 else "row_key.values"
+        self._values = Appender(folder / f"{name}.npy", np.int64 if as_int64 else np.uint8)
+        self._offsets = None
+        if not as_int64:
+            self._offsets = Appender(folder / "row_key.offsets.npy", np.int64)
+            self._offsets.append(np.zeros(1, np.int64))
+
+    def append(self, keys: RawColumn) -> None:
+        if isinstance(keys, JaggedArray):
+            assert self._offsets is not None
+            self._offsets.append(keys.offsets[1:] + self._values.rows)
+            keys = keys.values
+        self._values.append(keys)
+
+    def close(self) -> None:
+        self._values.close()
+        if self._offsets is not None:
+            self._offsets.close()
+
+
 class SplitWriter:
     """Writes the requests of a split of one partition, and counts its rows."""
 
     def __init__(
-        self, folder: Path, split: str, schema: Schema, *, truth: Array | None = None
+        self,
+        folder: Path,
+        split: str,
+        schema: Schema,
+        *,
+        truth: Array | None = None,
+        int64_keys: bool = False,
     ) -> None:
         """Open the files.
 
@@ -149,6 +182,7 @@ class SplitWriter:
             schema: The schema, for the numbers of columns.
             truth: float64 [log rows, T], true probabilities; those of the split are written into
                 the folder ``truth``.
+            int64_keys: Whether the keys of rows are int64, not texts.
         """
         tasks = len(schema.tasks)
         kinds: dict[str, tuple[Any, int | None]] = {
@@ -172,6 +206,9 @@ class SplitWriter:
         self._columns["first_candidate"].append(np.zeros(1, np.int64))
         blocks = {level: _empty_block(schema, level) for level in ("context", "cross")}
         self._blocks = {level: BlockAppender(own, level, block) for level, block in blocks.items()}
+        self._row_key = None
+        if schema.roles.row_key is not None:
+            self._row_key = _RowKeyAppender(own, as_int64=int64_keys)
         self._truth, self._truth_file = truth, None
         if truth is not None:
             path = folder / "truth" / f"{split}.npy"
@@ -193,6 +230,8 @@ class SplitWriter:
                 out.append(getattr(rows, name))
         for name, block in self._blocks.items():
             block.append(getattr(rows, name))
+        if self._row_key is not None and rows.row_key is not None:
+            self._row_key.append(rows.row_key)
         if self._truth is not None and self._truth_file is not None:
             self._truth_file.append(self._truth[rows.log_row])
         self.counts.add(rows)
@@ -203,6 +242,8 @@ class SplitWriter:
             column.close()
         for block in self._blocks.values():
             block.close()
+        if self._row_key is not None:
+            self._row_key.close()
         if self._truth_file is not None:
             self._truth_file.close()
 

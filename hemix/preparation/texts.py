@@ -22,7 +22,15 @@ from hemix.data.raw_columns import RawColumn
 from hemix.files import storage_errors
 from hemix.schema import Schema
 
-__all__ = ["ITEMS", "KeyTexts", "find_texts", "observed_texts", "save_texts", "text_tables"]
+__all__ = [
+    "ITEMS",
+    "KeyTexts",
+    "find_texts",
+    "observed_texts",
+    "save_texts",
+    "text_bytes",
+    "text_tables",
+]
 
 Array = npt.NDArray[Any]
 
@@ -67,6 +75,19 @@ class KeyTexts:
             keys=np.concatenate([table.keys for table in tables]),
             texts=pa.concat_arrays([table.texts for table in tables]),
         )
+
+
+def text_bytes(values: pa.Array) -> JaggedArray[Any]:
+    """Return the UTF-8 bytes (uint8) of the canonical text of every value, as a raw column.
+
+    Args:
+        values: An array without nulls.
+    """
+    texts = texts_of(values).cast(pa.large_binary())
+    _, offsets, content = texts.buffers()
+    offsets = np.frombuffer(offsets, np.int64)[texts.offset : texts.offset + len(texts) + 1]
+    content = np.frombuffer(content or b"", np.uint8)[offsets[0] : offsets[-1]]
+    return JaggedArray(values=content, offsets=offsets - offsets[0])
 
 
 def text_tables(schema: Schema) -> list[str]:

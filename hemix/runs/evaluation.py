@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,11 @@ import numpy.typing as npt
 
 from hemix.data.dataset import Dataset
 from hemix.data.layout import load_array
+from hemix.data.masking import Masking
 from hemix.data.sampler import RequestSampler
-from hemix.data.spec import InputSpec
 from hemix.data.split import HistoryPart, Split
 from hemix.errors import StorageError
-from hemix.evaluation.evaluate import evaluate_predictions
+from hemix.evaluation.evaluate import evaluate_predictions, slice_metrics
 from hemix.evaluation.importance import permutation_importance
 from hemix.evaluation.metrics import UndefinedMetric, auc
 from hemix.evaluation.notes import evaluation_notes
@@ -27,7 +28,14 @@ from hemix.evaluation.predictions import Predictions
 from hemix.evaluation.report import write_report
 from hemix.features.history_counts import HISTORY_COUNTS
 from hemix.features.match_counts import MATCH_AGE, MATCH_COUNTS, MATCH_TOTALS
+from hemix.runs.baselines import (
+    TouchedBefore,
+    item_values,
+    popularity,
+    position_rates,
+)
 from hemix.runs.folder import METRICS_FILE, METRICS_FORMAT, Run, check_same_schema
+from hemix.runs.sampling import full_log_weights
 from hemix.runs.scoring import (
     SCORING_IMPRESSIONS,
     BatchChange,
@@ -35,7 +43,7 @@ from hemix.runs.scoring import (
     score_split,
 )
 
-__all__ = ["evaluate_run", "full_log_weights", "split_predictions"]
+__all__ = ["evaluate_run", "split_predictions"]
 
 Array = npt.NDArray[Any]
 Progress = Callable[[str, float], None]
@@ -43,8 +51,14 @@ Progress = Callable[[str, float], None]
 _REPORTED_INFO = ("hemix", "torch", "fingerprint")
 """Keys of run.json that the report shows."""
 
-_SMOOTHING_IMPRESSIONS = 20.0
-"""Popularity is an item's train rate, smoothed by this many impressions of the average rate."""
+_MASKED_IMPRESSIONS = 16_384
+"""Impressions that are scored again with each kind of mask, about."""
+_MASKINGS = {
+    "user_features": Masking(user_features=1.0),
+    "history": Masking(history=1.0),
+    "user_features_and_history": Masking(user=1.0),
+    "item": Masking(item=1.0),
+}
 
 
 def evaluate_run(
@@ -88,6 +102,7 @@ def evaluate_run(
     entry["notes"] = evaluation_notes(
         predictions.task_rows(), entry["tasks"], predictions.user, split
     )
+    entry["slices"]["masked"] = _masked(run, impressions, predictions, seed, on_progress)
     importance = _importance(run, impressions, importance_impressions, seed, on_progress)
     entry["importance"] = [] if isinstance(importance, UndefinedMetric) else importance
     if isinstance(importance, UndefinedMetric):
@@ -118,8 +133,13 @@ def split_predictions(
         on_progress: Called with the activity and the fraction of it that is done.
 
     Returns:
-        Probabilities with labels, weights, truth, popularity and the columns of the slices.
+        Probabilities with labels, weights, truth, baselines and the columns of the slices.
     """
+    # baselines learn the labels of train, so there they would be a leak
+    has_baselines = split.name != "train"
+    rates = position_rates(data) if has_baselines else None
+    rule = TouchedBefore.fit(data, rates) if has_baselines else None
+    touched_before = np.empty((split.impressions, len(run.schema.tasks)))
     scores = {name: np.empty(split.impressions) for name in run.schema.outputs}
     lengths = np.zeros((split.impressions, 2), dtype=np.int64)
     for batch in score_split(
@@ -130,6 +150,8 @@ def split_predictions(
             scores[name][rows] = values
         lengths[rows, 0] = batch.global_length + batch.realtime_length
         lengths[rows, 1] = batch.realtime_length
+        if rule is not None:
+            touched_before[rows] = rule.predict(batch.batch)
     rows = np.arange(split.impressions)
     labels = split.labels.read().astype(np.float64)
     request = split.requests_of(rows)
@@ -139,59 +161,29 @@ def split_predictions(
     user_impressions = np.concatenate(
         [data.partition(number).user_array("train_impressions") for number in data.partitions]
     )
-    conditional = [
-        scores[name if label.given is None else f"{name}_given_{label.given}"]
-        for name, label in run.schema.labels.items()
-    ]
+    position = split.bias.read()
+    probabilities, conditional = _by_task(run, scores)
     return Predictions(
         tasks=run.schema.tasks,
         given=tuple(task.given for task in run.spec.tasks),
-        probabilities=np.stack([scores[name] for name in run.schema.tasks], axis=1),
-        conditional=np.stack(conditional, axis=1),
+        probabilities=probabilities,
+        conditional=conditional,
         labels=labels,
         weights=full_log_weights(run.spec, labels, split.weight.read().astype(np.float64)),
         user=user,
         request=request,
         truth=_truth(data, split),
-        # popularity counts the labels of train, so there it would be a leak
-        popularity=None if split.name == "train" else _popularity(data, item),
+        baselines={
+            **({"popularity": popularity(data, item)} if has_baselines else {}),
+            **({"position": rates[position]} if rates is not None else {}),
+            **({"touched_before": touched_before} if rule is not None else {}),
+        },
+        position=position if data.spec.bias_rows else None,
         history_length=lengths[:, 0],
         realtime_length=lengths[:, 1],
         user_seen_in_train=user_impressions[user] > 0,
-        item_seen_in_train=_item_values(item_impressions, item) > 0,
+        item_seen_in_train=item_values(item_impressions, item) > 0,
     )
-
-
-def full_log_weights(spec: InputSpec, labels: Array, weight: Array) -> Array:
-    """Row weights that undo negative sampling of the first label.
-
-    Args:
-        spec: With the logit shift of the sampling.
-        labels: [n, tasks] of 0 and 1; -1 or NaN for unknown.
-        weight: float64 [n] of the log.
-
-    Returns:
-        float64 [n]: a sampled negative counts for those that were dropped, too.
-    """
-    return np.where(labels[:, 0] == 0, weight * np.exp(-spec.logit_shift[0]), weight)
-
-
-def _item_values(values: Array, item: Array) -> Array:
-    """``values[item]``, zeros for the unknown item (-1)."""
-    selected = values[np.maximum(item, 0)]
-    selected[item < 0] = 0
-    return selected
-
-
-def _popularity(data: Dataset, item: Array) -> Array:
-    """Smoothed train rates of the items, float64 [n, tasks]."""
-    shown = load_array(data.folder / "items" / "train_known.npy")
-    positives = load_array(data.folder / "items" / "train_positives.npy")
-    mean = positives.sum(0) / np.maximum(shown.sum(0), 1.0)
-    rate: Array = (_item_values(positives, item) + _SMOOTHING_IMPRESSIONS * mean) / (
-        _item_values(shown, item) + _SMOOTHING_IMPRESSIONS
-    )
-    return rate
 
 
 def _truth(data: Dataset, split: Split) -> Array | None:
@@ -199,6 +191,50 @@ def _truth(data: Dataset, split: Split) -> Array | None:
     truths = [data.partition(number).truth(split.name) for number in data.partitions]
     known = [truth for truth in truths if truth is not None]
     return np.concatenate(known) if known else None
+
+
+def _masked(
+    run: Run, split: Split, predictions: Predictions, seed: int, on_progress: Progress
+) -> dict[str, Any]:
+    """Score some impressions of a split again, each time with users or items that are unknown.
+
+    Args:
+        run: The run.
+        split: The split.
+        predictions: Of all its impressions.
+        seed: Of the choice of impressions.
+        on_progress: Called with the activity and the fraction of it that is done.
+
+    Returns:
+        The slice of every kind of mask, all on the same impressions.
+    """
+    sampler = RequestSampler(split, batch_size=SCORING_IMPRESSIONS, seed=seed)
+    steps = min(sampler.steps, _MASKED_IMPRESSIONS // SCORING_IMPRESSIONS)
+    slices = {}
+    for done, (name, masking) in enumerate(_MASKINGS.items()):
+        on_progress("masked", done / len(_MASKINGS))
+        scored = list(score_split(run, split, sampler=sampler, steps=steps, masking=masking))
+        rows = np.concatenate([batch.impression_index for batch in scored])
+        outputs = {
+            output: np.concatenate([batch.outputs[output] for batch in scored])
+            for output in run.schema.outputs
+        }
+        probabilities, conditional = _by_task(run, outputs)
+        selected = predictions.select(rows)
+        masked = replace(selected, probabilities=probabilities, conditional=conditional)
+        slices[name] = slice_metrics(masked, seed=seed)
+    return slices
+
+
+def _by_task(run: Run, outputs: Mapping[str, Array]) -> tuple[Array, Array]:
+    """Return the outputs [n] as probabilities and conditional probabilities, [n, T] both."""
+    labels = run.schema.labels.items()
+    conditional = [
+        outputs[name if label.given is None else f"{name}_given_{label.given}"]
+        for name, label in labels
+    ]
+    probabilities = [outputs[name] for name, _ in labels]
+    return np.stack(probabilities, axis=1), np.stack(conditional, axis=1)
 
 
 def _importance(

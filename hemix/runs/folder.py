@@ -23,6 +23,7 @@ from hemix.formats import SavedFormat
 from hemix.models import Predictor, Ranker, build_predictor, find_model, model_names
 from hemix.nn.sharded import ShardedTables
 from hemix.representation import html_table, one_line
+from hemix.runs.device import choose_device
 from hemix.runs.shards import save_whole_tables
 from hemix.runs.users import write_users
 from hemix.runs.weights import DENSE_FILE, TABLES_FILE, load_weights, save_dense, save_weights
@@ -41,8 +42,8 @@ __all__ = [
 ]
 
 INFO_FILE = "run.json"
-RUN_FORMAT = SavedFormat(version=5, error=RunError, remedy="train the run again")
-"""Of run.json, settings.yaml and the weights; 5 since train.gradient_accumulation counts slots."""
+RUN_FORMAT = SavedFormat(version=6, error=RunError, remedy="train the run again")
+"""Of run.json, settings.yaml and the weights; 6 since projections of events have no bias."""
 METRICS_FILE = "metrics.json"
 METRICS_FORMAT = SavedFormat(
     version=1,
@@ -80,8 +81,9 @@ class Run:
 
         Raises:
             RunError: A file is missing or damaged, or the run is not finished.
+            SettingsError: The device cannot be used.
         """
-        folder = Path(folder)
+        folder, target = Path(folder), choose_device(device)
         if not folder.is_dir():
             raise RunError(f"{folder}: no such run folder", code="missing_run", field=str(folder))
         info = _read_info(folder)
@@ -105,7 +107,7 @@ class Run:
         settings = build_settings(config=folder / "settings.yaml")
         model = build_predictor(spec, settings.model)
         load_weights(folder, model, digests)
-        model.to(torch.device(device)).eval()
+        model.to(target).eval()
         return cls(
             folder=folder, settings=settings, schema=schema, spec=spec, model=model, info=info
         )

@@ -29,9 +29,9 @@ def predicted_tables(
 ) -> Iterator[pa.Table]:
     """Score every impression of a split, one table a batch.
 
-    Columns: ``log_row`` (row in the impression log), the user and item columns, ``time_ms``, one
-    for every output, and ``score``. The item is null for the unknown item. The score is NaN where a
-    column of its expression is missing or its value is not finite.
+    Columns: ``log_row`` (row in the impression log), the columns of ``roles.row_key``, user and
+    item, ``time_ms``, one for every output, and ``score``. The item is null for the unknown item.
+    The score is NaN where a column of its expression is missing or its value is not finite.
 
     Args:
         run: The model and its schema.
@@ -47,7 +47,7 @@ def predicted_tables(
         RunError: The dataset has another schema.
     """
     check_same_schema(run, data)
-    impressions = data.split(split)
+    impressions, row_key = data.split(split), data.schema.roles.row_key
     expression = run.schema.score_expression
     raw_names = run.schema.score_columns
     raw = load_array(data.folder / "items" / "raw.npy") if raw_names else None
@@ -65,6 +65,7 @@ def predicted_tables(
         yield pa.table(
             {
                 "log_row": impressions.log_row[rows],
+                **({} if row_key is None else {row_key: impressions.row_keys(rows)}),
                 run.schema.user: data.user_ids(impressions.users_of(request)),
                 run.schema.item: items.take(pa.array(item, mask=item < 0)),
                 "time_ms": impressions.time_ms[request],

@@ -13,6 +13,8 @@ import torch
 
 from hemix.data.batch import RequestBatch
 from hemix.data.columns import Columns
+from hemix.data.masking import NO_MASKING, Masking
+from hemix.data.replacement import Replacement
 from hemix.data.sampler import Sampler, SequentialSampler
 from hemix.data.split import HistoryPart, Split
 from hemix.runs.folder import Run, ScoredPosition
@@ -45,6 +47,8 @@ class ScoredBatch:
     """int64 [n]: visible events of the global history."""
     realtime_length: Array
     """int64 [n]: visible events of the real-time history."""
+    batch: RequestBatch
+    """What was scored."""
 
 
 @torch.no_grad()
@@ -57,6 +61,7 @@ def score_split(
     steps: int | None = None,
     change: BatchChange | None = None,
     hidden: HistoryPart | None = None,
+    masking: Masking = NO_MASKING,
     on_progress: Callable[[int], None] = lambda _: None,
 ) -> Iterator[ScoredBatch]:
     """Score a split batch by batch.
@@ -71,6 +76,7 @@ def score_split(
         steps: How many batches; by default all.
         change: Applied to every batch before it is scored.
         hidden: The part of every history that is hidden.
+        masking: Which users and items are scored as unknown ones.
         on_progress: Called with the number of impressions that are scored.
 
     Yields:
@@ -82,7 +88,10 @@ def score_split(
     done = 0
     sampler = sampler or SequentialSampler(split, SCORING_IMPRESSIONS)
     batches = split.batches(
-        sampler, steps=range(sampler.steps if steps is None else steps), hidden=hidden
+        sampler,
+        steps=range(sampler.steps if steps is None else steps),
+        replacement=Replacement(masking=masking, seed=(0,)),
+        hidden=hidden,
     )
     for number, batch in enumerate(batches):
         if not batch.candidates_count:
@@ -102,6 +111,7 @@ def score_split(
             outputs={name: value.double().cpu().numpy() for name, value in outputs.items()},
             global_length=history_ranges[:, 1] - history_ranges[:, 0],
             realtime_length=history_ranges[:, 2] - history_ranges[:, 1],
+            batch=batch,
         )
         on_progress(done)
 

@@ -105,5 +105,7 @@ class Roles(SchemaSection):
     """Impressions of a request have the same value. Without it, every impression is a request."""
     weight: str | None = None
     bias: Bias | None = None
+    row_key: str | None = None
+    """Each row's key of the user's own, which predictions repeat. No model reads it."""
     negative_sampling_rate: Annotated[float, Field(gt=0, le=1)] | None = None
     """Fraction of the first label's negatives in the log. Scores are corrected for it exactly."""

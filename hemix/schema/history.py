@@ -59,7 +59,10 @@ class History(SchemaSection):
     """Adds context numbers: how many events a request sees today and before, and how many of each
     action.
     """
-    match_counts: Annotated[MatchCounts | None, BeforeValidator(_section_or_off)] = MatchCounts()
+    match_counts: Annotated[
+        MatchCounts | None,
+        BeforeValidator(_section_or_off, json_schema_input_type=MatchCounts | bool | None),
+    ] = MatchCounts()
     """Adds cross numbers: how many events share a value with a candidate. None (``false``): off."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)

@@ -29,18 +29,28 @@ class Label(SchemaSection):
     """Column with the time at which a positive became known, in the clock's unit."""
     maturity_ms: Annotated[DurationMs, Field(alias="maturity")] = 0
     """Attribution window: the label of a younger row is unknown."""
+    loss_weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    """Factor of the label's loss in training."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
 
 def check_labels(schema: Schema) -> None:
-    """Check names of labels and their ``given`` labels; raise ValueError with the key."""
+    """Check names of labels and their ``given`` labels, and that predictions can repeat the row
+    key; raise ValueError with the key.
+    """
     conditional_outputs = schema.outputs[len(schema.labels) :]
     prediction_columns = {
         *("score", "log_row", "time_ms"),
         *(schema.user, schema.item),
         *conditional_outputs,
     }
+    row_key = schema.roles.row_key
+    if row_key in {*prediction_columns, *schema.labels}:
+        raise InvalidKey(
+            "roles.row_key",
+            f"{row_key!r} is taken by a column of the predictions; name another column",
+        )
     earlier: list[str] = []
     for name, label in schema.labels.items():
         if name in prediction_columns:

@@ -132,7 +132,7 @@ class Schema(SchemaSection):
     def fingerprint(self, *, exclude: Collection[str] = ()) -> str:
         """Return 16 hex digits that change with the meaning of any column.
 
-        The schema's name and the paths of its tables do not count.
+        The schema's name, the paths of its tables and ``roles.row_key`` do not count.
 
         Args:
             exclude: Top-level keys that do not count either, such as ``split``.
@@ -143,6 +143,9 @@ class Schema(SchemaSection):
             # so that a fingerprint from before history.counts existed still matches; match_counts
             # has no such rule, because it is on by default and changes the columns
             del content["history"]["counts"]
+        for label in content["labels"].values():
+            del label["loss_weight"]  # it changes no column
+        del content["roles"]["row_key"]  # no column of a model
         content["has"] = [
             table
             for table in ("events", "items", "users")

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import torch
 
-from hemix.errors import SettingsError
 from hemix.runs import Run
+from hemix.runs.device import choose_device
 from hemix.serving.config import ServeConfig
 from hemix.serving.field_validation import FieldValidator, check_history
 from hemix.serving.ranking_log import RankingLog
@@ -76,7 +76,7 @@ class Engine:
             SettingsError: The device cannot be used.
         """
         config = config or ServeConfig()
-        device = _device(config.device)
+        device = choose_device(config.device)
         self.run = run if isinstance(run, Run) else Run.load(run, config.device)
         self.run.model.to(device).eval()
         self.name, self.version, self.schema = name, version, self.run.schema
@@ -225,13 +225,3 @@ class Engine:
         if earlier_events_missing and "early_history" not in missing:
             missing += ("early_history",)
         return missing
-
-
-def _device(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise SettingsError(f"device: {name} cannot be used: {reason}", field="device") from error
-    return device

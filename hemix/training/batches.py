@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 
-from hemix.config import TrainSettings
+from hemix.config import ResolvedTrainSettings
 from hemix.data.batch import RequestBatch
+from hemix.data.masking import Masking
 from hemix.data.replacement import Replacement
 from hemix.data.sampler import make_sampler
 from hemix.data.split import Split
@@ -18,7 +19,7 @@ __all__ = ["TrainBatches"]
 class TrainBatches:
     """The batches of the slots of this process. All follows from the seed, epoch and step."""
 
-    def __init__(self, split: Split, options: TrainSettings, slots: range) -> None:
+    def __init__(self, split: Split, options: ResolvedTrainSettings, slots: range) -> None:
         """Make no batch yet.
 
         Args:
@@ -53,8 +54,9 @@ class TrainBatches:
             position: Where the run is.
 
         Yields:
-            Of every step a batch for each slot of this process, in the host's memory, some ids
-            replaced by the unknown row (``train.oov_dropout``).
+            Of every step a batch for each slot of this process, in the host's memory, with some
+            ids, users and items unknown (``train.oov_dropout``, ``cold_user_rate``,
+            ``cold_item_rate``).
         """
         options = self._options
         batches = self.split.batches(
@@ -62,7 +64,11 @@ class TrainBatches:
             epoch=position.epoch,
             steps=range(position.epoch_step, self.steps_per_epoch),
             slots=self._slots,
-            replacement=Replacement(rate=options.oov_dropout, seed=(options.seed,)),
+            replacement=Replacement(
+                rate=options.oov_dropout,
+                masking=Masking.of_rates(options.cold_user_rate, options.cold_item_rate),
+                seed=(options.seed,),
+            ),
             workers=options.loader_workers,
         )
         while step := tuple(itertools.islice(batches, len(self._slots))):

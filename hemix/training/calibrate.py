@@ -19,7 +19,7 @@ from hemix.data.spec import InputSpec
 from hemix.data.split import Split
 from hemix.distributed import DistributedContext
 from hemix.models import Predictor
-from hemix.settings import Settings
+from hemix.settings import ResolvedSettings
 from hemix.training.validate import scored_rows
 
 __all__ = [
@@ -67,7 +67,7 @@ class PlattScaling:
 def calibrate(
     model: Predictor,
     split: Split,
-    settings: Settings,
+    settings: ResolvedSettings,
     device: torch.device,
     distributed: DistributedContext | None = None,
 ) -> dict[str, dict[str, Any]]:

@@ -9,7 +9,7 @@ import numpy as np
 from hemix.data.dataset import Dataset
 from hemix.data.spec import InputSpec
 from hemix.errors import DataError, SettingsError, UsageError
-from hemix.evaluation.notes import Note, one_class_note
+from hemix.evaluation.notes import Note, one_class_note, ranked_users_note
 from hemix.files import out_exists
 from hemix.models import NeuralConfig, count_parameters
 from hemix.runs.folder import INFO_FILE
@@ -17,7 +17,7 @@ from hemix.runs.weights import DENSE_FILE, TABLES_FILE
 from hemix.settings import Settings
 from hemix.training.parent import PARENT_FILE
 
-__all__ = ["check_labels", "check_memory", "check_out", "process_bytes"]
+__all__ = ["check_labels", "check_memory", "check_out", "check_pairs", "process_bytes"]
 
 _ROWS_PER_CHUNK = 1 << 20
 
@@ -112,6 +112,45 @@ def _weighted_counts(data: Dataset) -> dict[str, tuple[int, int]]:
         task: (int(positives), int(known))
         for task, positives, known in zip(data.schema.tasks, *counts, strict=True)
     }
+
+
+def check_pairs(data: Dataset, settings: Settings) -> list[Note]:
+    """Check that a ranking loss has pairs: train rows of both classes of a label in one group.
+
+    Rows whose weight is 0 do not count.
+
+    Args:
+        data: The dataset to train on.
+        settings: Of the run.
+
+    Returns:
+        A note where the groups are users.
+
+    Raises:
+        DataError: No group has a pair.
+    """
+    loss, group = settings.train.ranking_loss, settings.train.ranking_group
+    if loss == "none":
+        return []
+    train = data.split("train")
+    for first in range(0, train.impressions, _ROWS_PER_CHUNK):
+        rows = np.arange(first, min(first + _ROWS_PER_CHUNK, train.impressions))
+        groups = train.requests_of(rows)
+        if group == "user":
+            groups = train.users_of(groups)
+        labels = np.where(train.weight[rows][:, None] > 0, train.labels[rows], -1)
+        for label in labels.T:
+            if np.intersect1d(groups[label == 1], groups[label == 0]).size:
+                return [ranked_users_note(loss)] if group == "user" else []
+    requests = "" if data.schema.roles.request_id else "; the schema names no roles.request_id"
+    raise DataError(
+        f"{data.folder}: train.ranking_loss={loss}: no {group} of the train rows has a positive "
+        f"and a negative of one label{requests if group == 'request' else ''}",
+        code="no_pairs",
+        field="train.ranking_loss",
+        hint="set train.ranking_loss=none"
+        + (", or train.ranking_group=user with train.shuffle=users" if group == "request" else ""),
+    )
 
 
 def process_bytes(spec: InputSpec, settings: Settings, processes: int) -> tuple[int, int, int]:

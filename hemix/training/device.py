@@ -1,4 +1,4 @@
-"""The device of a run, its threads, and torch.compile: each checked before the first step."""
+"""Sets the threads and compiles the model before the first step."""
 
 from __future__ import annotations
 
@@ -9,20 +9,7 @@ import torch
 from hemix.errors import SettingsError
 from hemix.models import Ranker
 
-__all__ = ["choose_device", "compile_model", "set_threads"]
-
-
-def choose_device(name: str) -> torch.device:
-    """Return the device that ``train.device`` names. Raises SettingsError if it cannot be used."""
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise SettingsError(
-            f"train.device: {name} cannot be used here: {reason}", field="train.device"
-        ) from error
-    return device
+__all__ = ["compile_model", "set_threads"]
 
 
 def set_threads(threads: int) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from hemix.data.dataset import Dataset
 from hemix.distributed import DistributedContext
 from hemix.runs.folder import Run
-from hemix.settings import Settings
+from hemix.settings import ResolvedSettings
 from hemix.training.callbacks import SILENT, Callback
 
 __all__ = ["TrainingJob"]
@@ -21,7 +21,9 @@ class TrainingJob:
     data: Dataset
     out: Path
     """The run folder"""
-    settings: Settings
+    settings: ResolvedSettings
+    automatic: tuple[str, ...] = ()
+    """Settings of ``train`` that were ``auto``"""
     resume: bool = False
     init_from: Run | None = None
     """The run whose weights this one begins with; None: weights from the seed"""

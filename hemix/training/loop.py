@@ -52,7 +52,8 @@ def train(
     Args:
         data: The dataset.
         out: The run folder: new, or with ``resume`` an unfinished run.
-        settings: All settings; an interrupted run needs its own ones.
+        settings: All settings, where ``auto`` is resolved by the train rows; an interrupted run
+            needs its own ones.
         resume: Continue an interrupted run exactly; leave a finished one as it is. Without a
             complete checkpoint it starts afresh, from the weights that it began with.
         init_from: The run whose weights the new one begins with.
@@ -68,10 +69,13 @@ def train(
         StorageError: If the disk is full.
         Interrupted: After Ctrl-C or SIGTERM, when the checkpoint is saved.
     """
+    train_rows = data.manifest["splits"]["train"]["rows"]
+    parent = None if init_from is None else init_from.settings
     job = TrainingJob(
         data=data,
         out=link_target(out),
-        settings=settings,
+        settings=settings.resolved(train_rows, parent),
+        automatic=settings.train.automatic(),
         resume=resume,
         init_from=init_from,
         distributed=distributed,

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from hemix.config import TrainSettings
+from hemix.config import ResolvedTrainSettings
 from hemix.distributed import DistributedContext
 from hemix.models import Ranker
 from hemix.training.moving_average import MovingAverage
@@ -44,7 +44,7 @@ class Optimizers:
     def __init__(
         self,
         model: Ranker,
-        settings: TrainSettings,
+        settings: ResolvedTrainSettings,
         total_steps: int,
         distributed: DistributedContext | None = None,
     ) -> None:
@@ -91,7 +91,7 @@ class Optimizers:
             self._average.begin_step()
         for optimizer in self._dense:
             for group in optimizer.param_groups:
-                group["lr"] = settings.dense_learning_rate * factor
+                group["lr"] = group["initial_lr"] * factor
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         self._tables.step(settings.table_learning_rate * factor)
@@ -171,22 +171,29 @@ def _sum_gradients(parameters: list[torch.nn.Parameter], distributed: Distribute
         parameter.grad = gradient.view_as(parameter).clone()
 
 
-def _dense_optimizers(model: Ranker, settings: TrainSettings) -> list[torch.optim.Optimizer]:
+def _dense_optimizers(
+    model: Ranker, settings: ResolvedTrainSettings
+) -> list[torch.optim.Optimizer]:
     """Make AdamW for all dense weights, or for all but the linear maps, which Muon updates."""
     maps = linear_maps(model) if settings.dense_optimizer == "muon" else set()
-    parameters = list(model.dense_parameters())
-    matrices = [p for p in parameters if p.ndim >= 2 and p not in maps]
+    parameters, biases = list(model.dense_parameters()), set(model.bias_parameters())
+    matrices = [p for p in parameters if p.ndim >= 2 and p not in maps | biases]
     others = [p for p in parameters if p.ndim < 2]
+    rate, decay = settings.dense_learning_rate, settings.weight_decay
     groups = [
-        {"params": matrices, "weight_decay": settings.weight_decay},
-        {"params": others, "weight_decay": 0.0},
+        {"params": matrices, "lr": rate, "weight_decay": decay},
+        {"params": others, "lr": rate, "weight_decay": 0.0},
     ]
-    rate = settings.dense_learning_rate
+    if biases:
+        in_order = [p for p in parameters if p in biases]
+        bias_rate = settings.bias_learning_rate
+        groups.append({"params": in_order, "lr": bias_rate, "weight_decay": 0.0})
     optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=rate, fused=True)]
     if maps:
-        optimizers.append(
-            Muon([p for p in parameters if p in maps], rate, weight_decay=settings.weight_decay)
-        )
+        optimizers.append(Muon([p for p in parameters if p in maps], rate, weight_decay=decay))
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["initial_lr"] = group["lr"]
     return optimizers
 
 

@@ -13,6 +13,7 @@ from hemix.data.batch import RequestBatch
 from hemix.distributed import tree_reduce
 from hemix.errors import RunError
 from hemix.training.job import TrainingJob
+from hemix.training.losses import RankedBatch, TrainingLoss
 from hemix.training.slots import own_slots, slot_seed
 from hemix.training.state import TrainState
 from hemix.training.validate import autocast
@@ -37,6 +38,7 @@ class TrainStep:
         self._state, self._device = state, device
         self._options, self._distributed = job.settings.train, job.distributed
         self._slots = own_slots(job.settings, job.distributed)
+        self._loss = TrainingLoss(state.model, job.settings, job.data.schema)
         self._dense = list(state.model.dense_parameters())
         self._pending: list[_StepResult] = []
 
@@ -51,31 +53,44 @@ class TrainStep:
         """
         state = self._state
         result = _StepResult(state.position.step)
+        ranked = [self._loss.rank(batch) for batch in batches]
         if self._options.gradient_accumulation == 1:
-            self._run_slot(self._slots[0], batches[0], result)
+            self._run_slot(self._slots[0], batches[0], ranked[0], result)
         else:
-            loss_weight = self._loss_weight(batches)
+            loss_weight = self._sum_of_step([state.model.loss_weight(batch) for batch in batches])
             weighted = [replace(batch, loss_weight=loss_weight) for batch in batches]
-            self._accumulate(weighted, result)
+            self._accumulate(weighted, self._of_whole_step(ranked), result)
         self._pending.append(result)
         if self._device.type == "cpu":
             self.read_results()
         state.optimizers.step(state.position.step)
         state.position.step += 1
 
-    def _loss_weight(self, batches: Sequence[RequestBatch]) -> Tensor:
-        """Return [T], the weight of the whole step, by which the loss of every slot is divided."""
-        weights = [self._state.model.loss_weight(batch) for batch in batches]
+    def _sum_of_step(self, weights: Sequence[Tensor]) -> Tensor:
+        """Return [T], the sum over all slots of what the loss of every slot is divided by."""
         own = tree_reduce(weights.__getitem__, torch.add, 0, len(weights))
         if self._distributed is None:
             return own
         return self._distributed.sum(own.to(self._device)).cpu()
 
-    def _accumulate(self, batches: Sequence[RequestBatch], result: _StepResult) -> None:
+    def _of_whole_step(self, ranked: Sequence[RankedBatch | None]) -> list[RankedBatch | None]:
+        """Return the groups of the slots with the divisor of the whole step."""
+        batches = [batch for batch in ranked if batch is not None]
+        if not batches:
+            return list(ranked)
+        divisor_T = self._sum_of_step([batch.divisor_T for batch in batches])
+        return [replace(batch, divisor_T=divisor_T) for batch in batches]
+
+    def _accumulate(
+        self,
+        batches: Sequence[RequestBatch],
+        ranked: Sequence[RankedBatch | None],
+        result: _StepResult,
+    ) -> None:
         """Add up the gradients of the slots of this process."""
 
         def gradients(number: int) -> Gradients:
-            self._run_slot(self._slots[number], batches[number], result)
+            self._run_slot(self._slots[number], batches[number], ranked[number], result)
             self._state.model.tables.end_microbatch()
             own = [parameter.grad for parameter in self._dense]
             for parameter in self._dense:
@@ -86,7 +101,13 @@ class TrainStep:
         for parameter, gradient in zip(self._dense, total, strict=True):
             parameter.grad = gradient
 
-    def _run_slot(self, slot: int, cpu_batch: RequestBatch, result: _StepResult) -> None:
+    def _run_slot(
+        self,
+        slot: int,
+        cpu_batch: RequestBatch,
+        ranked: RankedBatch | None,
+        result: _StepResult,
+    ) -> None:
         """Compute the loss of a slot and its gradients."""
         state, options = self._state, self._options
         torch.manual_seed(slot_seed(options.seed, state.position.step, slot))
@@ -95,9 +116,11 @@ class TrainStep:
         batch = cpu_batch.to(self._device)
         with autocast(self._device, options.precision):
             logits_NT, *auxiliary = state.model.training_logits(batch)
-        loss = state.model.loss(logits_NT.float(), batch, [logits.float() for logits in auxiliary])
-        loss.backward()  # type: ignore[no-untyped-call]
-        result.add(loss.detach(), logits_NT[:, 0].detach(), cpu_batch)
+        objective, log_loss = self._loss(
+            logits_NT.float(), batch, [logits.float() for logits in auxiliary], ranked
+        )
+        objective.backward()  # type: ignore[no-untyped-call]
+        result.add(log_loss.detach(), logits_NT[:, 0].detach(), cpu_batch)
 
     def read_results(self) -> None:
         """Give the meters the losses and logits of the steps since the last call.

@@ -8,6 +8,7 @@ everything that the next step depends on.
 from __future__ import annotations
 
 import os
+import shlex
 import time
 from collections.abc import Callable, Sequence
 
@@ -19,14 +20,16 @@ from hemix.errors import Interrupted
 from hemix.measure import PeakMemory, keep_freed_memory
 from hemix.models import Ranker, build_model, count_parameters
 from hemix.runs import folder as run_folder
+from hemix.runs.device import choose_device
+from hemix.training.base_rates import start_at_base_rates, train_base_rates
 from hemix.training.batches import TrainBatches
 from hemix.training.calibrate import calibrate
 from hemix.training.callbacks import Record
 from hemix.training.checkpoint import BEST, Checkpoint, Checkpoints
 from hemix.training.checkpoint_writer import CheckpointWriter
-from hemix.training.checks import check_labels
+from hemix.training.checks import check_labels, check_pairs
 from hemix.training.consistency import check_same_data
-from hemix.training.device import choose_device, compile_model, set_threads
+from hemix.training.device import compile_model, set_threads
 from hemix.training.early_stopping import EarlyStopping
 from hemix.training.job import TrainingJob
 from hemix.training.launch import LAUNCHED
@@ -61,13 +64,17 @@ class Trainer:
         """
         options = job.settings.train
         self._job = job
-        self._device = job.distributed.device if job.distributed else choose_device(options.device)
+        self._device = (
+            job.distributed.device
+            if job.distributed
+            else choose_device(options.device, field="train.device")
+        )
         keep_freed_memory()
         set_threads(options.threads)
         slots = own_slots(job.settings, job.distributed)
         self._batches = TrainBatches(job.data.split("train"), options, slots)
         self._valid_split = job.data.split("valid")
-        self._label_notes = check_labels(job.data)
+        self._data_notes = [*check_labels(job.data), *check_pairs(job.data, job.settings)]
         model = _build_model(job, self._device)
         self._total_steps = self._batches.total_steps
         self._state = TrainState(
@@ -91,6 +98,7 @@ class Trainer:
             "dense_parameters": dense,
             "embedding_parameters": embedding,
             "train_impressions": self._batches.split.impressions,
+            "automatic": {name: getattr(settings.train, name) for name in self._job.automatic},
             "steps": self._total_steps,
             "resumed_at": self._state.position.step,
             "device": str(self._device),
@@ -155,7 +163,7 @@ class Trainer:
         metrics = training_metrics(
             job,
             state.position,
-            self._label_notes,
+            self._data_notes,
             calibration,
             peak_bytes=memory.so_far(),
         )
@@ -247,10 +255,10 @@ class Trainer:
         self._save(f"step-{step:08d}")
         launched = job.distributed is not None and LAUNCHED in os.environ
         processes = f"--processes {job.processes} " if launched else ""
+        folders = f"--data {shlex.quote(str(job.data.folder))} --out {shlex.quote(str(job.out))}"
         raise Interrupted(
             f"stopped at step {step} of {self._total_steps}, checkpoint saved",
-            hint=f"continue with: hemix train --resume {processes}--data {job.data.folder} "
-            f"--out {job.out}",
+            hint=f"continue with: hemix train --resume {processes}{folders}",
         )
 
     def _save(self, name: str, *, background: bool = False) -> None:
@@ -263,7 +271,10 @@ def _build_model(job: TrainingJob, device: torch.device) -> Ranker:
     """The model on its device, with first weights of the seed or of another run."""
     settings = job.settings
     model: Ranker = build_model(job.data.spec, settings.model, settings.train.seed, job.distributed)
-    if job.init_from is not None:
+    if job.init_from is None:
+        rates = train_base_rates(job.data.split("train"), job.data.spec)
+        start_at_base_rates(model, rates)
+    else:
         weights = remap_embedding_rows(job.init_from, job.data, settings)
         first, last = model.tables.owned
         weights["tables.weight"] = weights["tables.weight"][first:last]

@@ -16,9 +16,12 @@ from hemix.distributed import DistributedContext
 from hemix.evaluation.metrics import auc, base_rate_loss
 from hemix.models import Predictor
 from hemix.nn.heads import counted_weights
-from hemix.settings import Settings
+from hemix.settings import ResolvedSettings
 
 __all__ = ["ScoredRows", "Validation", "autocast", "scored_rows", "validate"]
+
+_SCORED_IMPRESSIONS = 1024
+"""Impressions of a scored batch over all slots, at least; smaller ones take longer a row"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +40,7 @@ class ScoredRows:
 def scored_rows(
     model: Predictor,
     split: Split,
-    settings: Settings,
+    settings: ResolvedSettings,
     device: torch.device,
     distributed: DistributedContext | None = None,
 ) -> Iterator[ScoredRows]:
@@ -53,12 +56,14 @@ def scored_rows(
         distributed: The processes; None: this one alone.
 
     Yields:
-        The rows of a batch of every process, about four times as many as a slot trains on.
+        The rows of a batch of every process, about four times as many as a slot trains on, and more
+        where a step is small.
     """
     model.eval()
     train = settings.train
     rank, size = (distributed.rank, distributed.world_size) if distributed is not None else (0, 1)
-    sampler = SequentialSampler(split, max(1, 4 * train.batch_size // train.gradient_accumulation))
+    impressions = max(4 * train.batch_size, _SCORED_IMPRESSIONS) // train.gradient_accumulation
+    sampler = SequentialSampler(split, max(1, impressions))
     rounds = -(-sampler.steps // size)
     # in the last round a process may have an empty batch: look-ups need all processes
     steps = range(rank, rounds * size, size)
@@ -95,7 +100,7 @@ class Validation:
 def validate(
     model: Predictor,
     split: Split,
-    settings: Settings,
+    settings: ResolvedSettings,
     device: torch.device,
     distributed: DistributedContext | None = None,
 ) -> Validation:

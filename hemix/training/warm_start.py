@@ -23,7 +23,7 @@ from hemix.evaluation.metrics import UndefinedMetric, auc, logloss, ne, pcoc
 from hemix.models import Predictor, Ranker
 from hemix.nn.heads import probabilities
 from hemix.runs.folder import Run
-from hemix.settings import Settings
+from hemix.settings import ResolvedSettings, Settings
 from hemix.training.validate import scored_rows
 from hemix.validation import first_difference
 
@@ -110,7 +110,7 @@ def _check_learned_states(run: Run, data: Dataset, old: Encoders, new: Encoders)
 def progressive_validation(
     model: Predictor,
     split: Split,
-    settings: Settings,
+    settings: ResolvedSettings,
     device: torch.device,
     distributed: DistributedContext | None = None,
 ) -> dict[str, dict[str, float | int | None]]:

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from hemix import score
+from hemix import ScoreOptions, score
 from hemix.batch_scoring.ranked import best_rows
 from hemix.data.dataset import Dataset
 from hemix.errors import DataError, UsageError
@@ -76,7 +76,7 @@ def test_two_processes_and_a_folder_of_files(
     events = rich_logs / schema.tables.events
     one, two = tmp_path / "one.parquet", tmp_path / "two.parquet"
     score(rich_run, new, one, events=events)
-    score(rich_run, folder, two, events=events, processes=2)
+    score(rich_run, folder, two, events=events, options=ScoreOptions(processes=2))
     of_one, of_two = pq.read_table(one), pq.read_table(two)
     assert of_one.column_names == of_two.column_names
     assert {f"predicted_{task}" for task in schema.tasks} <= set(of_one.column_names), (
@@ -95,7 +95,7 @@ def test_top_rows_of_every_request(
     new, _ = of_the_test_split(rich_logs, rich_data, tmp_path, labels=False)
     every, best = tmp_path / "every.parquet", tmp_path / "best.parquet"
     score(rich_run, new, every)
-    counts = score(rich_run, new, best, top=2)
+    counts = score(rich_run, new, best, options=ScoreOptions(top=2))
     by_request: dict[Any, list[float | None]] = {}
     for row in pq.read_table(every).to_pylist():
         by_request.setdefault(row[schema.roles.request_id], []).append(row["score"])
@@ -146,7 +146,7 @@ def test_features_of_new_items_come_from_a_file(
         rich_run,
         tmp_path / "renamed.parquet",
         tmp_path / "b.parquet",
-        items=tmp_path / "items.parquet",
+        options=ScoreOptions(items=tmp_path / "items.parquet"),
     )
     assert (without["unknown_items"], given["unknown_items"]) == (20, 0)
     of_without, of_given = (pq.read_table(tmp_path / f"{name}.parquet") for name in "ab")
@@ -195,8 +195,8 @@ def test_refusals(rich_run: Path, tmp_path: Path) -> None:
         return caught.value.field
 
     assert field(out=tmp_path / "out.csv") == "--out"
-    assert field(top=0) == "--top"
-    assert field(store="memory://", events=tmp_path) == "--events"
+    assert field(options=ScoreOptions(top=0)) == "--top"
+    assert field(options=ScoreOptions(store="memory://"), events=tmp_path) == "--events"
 
 
 def test_the_command(

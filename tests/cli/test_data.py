@@ -77,3 +77,43 @@ def test_files_that_are_not_logs(hemix: Command, tmp_path: Path) -> None:
     stranger = pa.array([f"x{n}" for n in range(events.num_rows)])
     pq.write_table(events.set_column(0, "user_id", stranger), logs / "events.parquet")
     assert "events.parquet" in refused(hemix("prepare", logs, "--out", tmp_path / "data"))
+
+
+@pytest.mark.parametrize("partitions", [0, 1_000_001])
+def test_a_number_of_partitions_out_of_range(
+    hemix: Command, tmp_path: Path, partitions: int
+) -> None:
+    logs = write_logs(tmp_path / "logs", users=20)
+    result = hemix("prepare", logs, "--out", tmp_path / "data", "--partitions", partitions)
+    assert "--partitions" in refused(result)
+
+
+def test_another_number_of_partitions_than_that_of_init_from(
+    hemix: Command, tmp_path: Path
+) -> None:
+    logs = write_logs(tmp_path / "logs", users=20)
+    assert hemix("prepare", logs, "--out", tmp_path / "first", "--partitions", 2)[0] == 0
+    arguments = ("--init-from", tmp_path / "first", "--partitions", 3)
+    line = refused(hemix("prepare", logs, "--out", tmp_path / "data", *arguments))
+    assert "--partitions 3" in line and "has 2" in line
+
+
+def test_a_table_of_a_catalog(hemix: Command, tmp_path: Path) -> None:
+    schema = SCHEMA.replace("events: events.parquet", "events: 'spark://lake.events'")
+    logs = write_logs(tmp_path / "logs", users=20, schema=schema)
+    line = refused(hemix("prepare", logs, "--out", tmp_path / "data"))
+    assert "tables.events" in line and "--engine spark" in line
+
+
+def test_columns_whose_types_differ_between_files(hemix: Command, tmp_path: Path) -> None:
+    """Numbers beside days: their values have no text in common."""
+    logs = write_logs(tmp_path / "logs", users=20)
+    users = pq.read_table(logs / "users.parquet")
+    (logs / "users.parquet").unlink()
+    (logs / "users.parquet").mkdir()
+    for name, kind in (("a", pa.int64()), ("b", pa.date32())):
+        ids = pa.nulls(users.num_rows, kind)
+        table = users.set_column(users.column_names.index("user_id"), "user_id", ids)
+        pq.write_table(table, logs / "users.parquet" / f"{name}.parquet")
+    line = refused(hemix("prepare", logs, "--out", tmp_path / "data"))
+    assert "b.parquet" in line and "user_id" in line

@@ -16,11 +16,14 @@ from tests.cli.commands import COMMANDS
 
 CONFIGS: dict[str, list[Any]] = {
     "ablate": [hemix.AblateConfig, hemix.StudyOptions],
+    "bench": [hemix.BenchOptions],
     "compare": [hemix.CompareConfig, hemix.StudyOptions],
     "experiment": [hemix.ExperimentPlan],
     "prepare": [hemix.PrepareOptions],
     "scale": [hemix.ScaleConfig, hemix.StudyOptions],
+    "score": [hemix.ScoreOptions],
     "serve": [hemix.ServeConfig],
+    "suite": [hemix.SuiteConfig, hemix.StudyOptions],
 }
 """Objects that a function takes for the other flags of its command"""
 
@@ -28,6 +31,8 @@ NOT_IN_PYTHON = {"json_", "import_", "json_file", "chart", "processes"}
 """Flags of the command line alone: --json, --import (hemix.import_models), bench --json and
 --chart, and train --processes (torchrun).
 """
+OTHER_FUNCTIONS = {("train", "search"): "quick_search"}
+"""Flags that choose another function of hemix"""
 OTHER_NAMES = {
     ("ablate", "set_"): "settings",
     ("compare", "set_"): "settings",
@@ -35,6 +40,7 @@ OTHER_NAMES = {
     ("experiment", "token_file"): "token",
     ("scale", "set_"): "settings",
     ("serve", "config"): "config",
+    ("suite", "set_"): "settings",
     ("train", "config"): "settings",
     ("train", "seed"): "settings",
     ("train", "set_"): "settings",
@@ -52,7 +58,9 @@ IN_PYTHON_ALONE = {
 
 def function_of(command: str) -> Callable[..., Any]:
     """The function of a command: ``log export`` -> ``hemix.log_export``."""
-    name = {"import": "import_logs"}.get(command, command.replace(" ", "_"))
+    name = {"import": "import_logs", "schema": "json_schema"}.get(
+        command, command.replace(" ", "_")
+    )
     assert name in hemix.__all__
     function: Callable[..., Any] = getattr(hemix, name)
     return function
@@ -80,6 +88,9 @@ def test_every_flag_is_a_parameter_with_the_same_default(command: str) -> None:
     parameters = parameters_of(command)
     for flag in COMMANDS[command].params:
         if flag.name in NOT_IN_PYTHON:
+            continue
+        if (command, flag.name) in OTHER_FUNCTIONS:
+            assert OTHER_FUNCTIONS[command, flag.name] in hemix.__all__
             continue
         other = OTHER_NAMES.get((command, flag.name))
         assert (other or flag.name) in parameters, flag.name

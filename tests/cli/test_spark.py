@@ -15,7 +15,7 @@ from hemix import api
 from hemix.errors import MissingExtra, SparkError, UsageError
 from tests.cli.commands import COMMANDS
 from tests.cli.run import Command, refused
-from tests.preparation.spark.same_bytes import file_hashes
+from tests.preparation.same_bytes import file_hashes
 from tests.preparation.spark.sessions import require_spark, spark_session, write_defaults
 
 
@@ -23,7 +23,7 @@ def test_a_preparation_on_spark(
     hemix: Command, planted_logs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Settings come from spark-defaults.conf; paths may be relative; the session ends."""
-    require_spark()
+    require_spark(tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SPARK_CONF_DIR", str(write_defaults(tmp_path)))
     Path("logs").symlink_to(planted_logs)
@@ -41,7 +41,7 @@ def test_a_preparation_on_spark(
 def test_a_master_that_cannot_be_reached(
     planted_logs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    require_spark()
+    require_spark(tmp_path)
     monkeypatch.setenv("SPARK_CONF_DIR", str(write_defaults(tmp_path)))
     with pytest.raises(SparkError) as failed:
         api.prepare(

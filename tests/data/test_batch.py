@@ -14,7 +14,7 @@ from hemix.data.batch import RequestBatch
 from hemix.data.columns import Columns
 from hemix.data.jagged import Jagged
 from tests.batches import make_batch, make_spec
-from tests.data.test_dataset import leaves, same
+from tests.data.test_dataset import leaves
 
 SPEC = make_spec()
 
@@ -169,16 +169,15 @@ def test_more_microbatches_than_users_leave_some_empty() -> None:
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_users_selected_in_two_parts_and_concatenated_are_the_whole(seed: int) -> None:
+def test_users_selected_in_any_order_keep_what_the_batch_says(seed: int) -> None:
     batch = numbered(users=6, seed=seed)
     order = torch.randperm(6, generator=torch.Generator().manual_seed(seed))
-    parts = [batch.select_users(users) for users in (order[:2], order[2:])]
-    whole = RequestBatch.concatenate([part for part, _ in parts])
-    whole.validate(SPEC)
     expected = facts(batch)
-    candidates = torch.cat([candidates for _, candidates in parts])
-    assert facts(whole) == [expected[n] for n in candidates.tolist()]
-    assert torch.equal(whole.users.ids, batch.users.ids[order])
+    for users in (order[:2], order[2:]):
+        part, candidates = batch.select_users(users)
+        part.validate(SPEC)
+        assert facts(part) == [expected[n] for n in candidates.tolist()]
+        assert torch.equal(part.users.ids, batch.users.ids[users])
 
 
 # -- candidates ------------------------------------------------------------------------------------
@@ -276,37 +275,15 @@ def test_expanded_chunks_say_of_impressions_what_the_batch_says(step: int) -> No
     assert joined == facts(batch)
 
 
-# -- joining ---------------------------------------------------------------------------------------
+# -- columns ---------------------------------------------------------------------------------------
 
 
-def test_concatenated_batches_point_to_their_own_rows() -> None:
-    one, other = small(), small().select_users(torch.tensor([1]))[0]
-    whole = RequestBatch.concatenate([one, other])
-    assert whole.users.ids.flatten().tolist() == [70, 71, 72, 71]
-    assert whole.event_offsets.tolist() == [0, 3, 3, 5, 5]
-    assert whole.user_index.tolist() == [2, 0, 1, 0, 3]
-    assert whole.history_ranges[4].tolist() == [5, 5, 5]
-    assert whole.request_index.tolist() == [0, 0, 1, 2, 4]
-    assert whole.item_index.tolist() == [3, 2, 4, 2, 5]
-    assert lists(whole.items)[5] == [620, 621]
-    assert facts(whole) == facts(one) + facts(other)
-
-
-def test_one_batch_concatenated_is_itself() -> None:
-    assert same(RequestBatch.concatenate([small()]), small())
-
-
-def test_batches_with_and_without_labels_do_not_join() -> None:
-    with pytest.raises(AssertionError):
-        RequestBatch.concatenate([small(), dataclasses.replace(small(), labels=None)])
-
-
-def test_columns_selected_and_concatenated_are_the_whole() -> None:
+def test_selected_columns_are_the_slice() -> None:
     columns = make_batch(SPEC, items=9).items
-    parts = [columns.select(torch.tensor([0, 1, 2])), columns.slice(3, 9)]
-    whole = Columns.concatenate(parts)
-    assert whole.rows == 9
-    for (name, tensor), (_, expected) in zip(leaves(whole), leaves(columns), strict=True):
+    selected, whole = columns.select(torch.arange(3, 9)), columns.slice(3, 9)
+    assert whole.rows == 6
+    assert lists(whole) == lists(columns)[3:]
+    for (name, tensor), (_, expected) in zip(leaves(selected), leaves(whole), strict=True):
         assert torch.equal(tensor, expected), name
 
 

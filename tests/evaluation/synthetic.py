@@ -31,7 +31,9 @@ def synthetic_predictions(rows: int = 2000, seed: int = 0, **changes) -> Predict
         user=user,
         request=request,
         truth=np.stack([p_click, p_order], axis=1),
-        popularity=np.stack([1 / (1 + np.exp(-appeal)), 0.1 / (1 + np.exp(-appeal))], axis=1),
+        baselines={
+            "popularity": np.stack([1 / (1 + np.exp(-appeal)), 0.1 / (1 + np.exp(-appeal))], axis=1)
+        },
         history_length=user * 30,
         realtime_length=rng.poisson(3, rows),
         user_seen_in_train=user % 10 != 0,

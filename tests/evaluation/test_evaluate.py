@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -20,8 +21,19 @@ DESIGN_KEYS = {
     "auc",
     "auc_ci95",
     "gauc",
+    "gauc_by_positives",
     "gauc_coverage",
+    "hit_rate_at_5",
+    "hit_rate_at_10",
+    "mrr",
+    "ndcg_at_5",
     "ndcg_at_10",
+    "techjam_score",
+    "user_ndcg_at_5",
+    "user_ndcg_at_5_all",
+    "user_ndcg_at_10",
+    "user_recall_at_5",
+    "user_recall_at_10",
     "logloss",
     "ne",
     "pcoc",
@@ -54,11 +66,27 @@ def test_the_entry_holds_the_values_of_the_metrics(figures):
     click, order = figures["tasks"]["click"], figures["tasks"]["order"]
     assert click["auc"] == metrics.auc(p.labels[:, 0], p.probabilities[:, 0])
     assert order["logloss"] == metrics.logloss(p.labels[:, 1], p.probabilities[:, 1])
-    assert click["popularity_auc"] == metrics.auc(p.labels[:, 0], p.popularity[:, 0])
+    assert click["popularity_auc"] == metrics.auc(p.labels[:, 0], p.baselines["popularity"][:, 0])
     assert click["oracle_auc"] == metrics.auc(p.labels[:, 0], p.truth[:, 0])
     assert click["oracle_distance"] == click["oracle_auc"] - click["auc"] > 0
     assert click["truth_logloss"] < click["logloss"]
     assert click["positives"] == p.labels[:, 0].sum()
+
+
+def test_metrics_of_lists_are_of_requests_and_users(figures):
+    p = synthetic_predictions()
+    click, y, scores = figures["tasks"]["click"], p.labels[:, 0], p.probabilities[:, 0]
+    requests, users = (metrics.RankedLists(y, scores, owners) for owners in (p.request, p.user))
+    assert click["mrr"] == requests.mrr()
+    assert click["hit_rate_at_5"] == requests.hit_rate_at(5)
+    assert click["ndcg_at_10"] == requests.ndcg_at(10)
+    assert click["user_recall_at_10"] == users.recall_at(10)
+    assert click["user_ndcg_at_5"] == users.ndcg_at(5)
+    of_all = users.ndcg_at(5, no_positives="zero")
+    assert click["user_ndcg_at_5_all"] == of_all
+    gauc, _ = metrics.gauc(y, scores, p.user, by="positives")
+    assert click["gauc_by_positives"] == gauc
+    assert click["techjam_score"] == pytest.approx((gauc + of_all) / 2)
 
 
 def test_a_conditional_task_is_evaluated_where_its_given_label_is_1(figures):
@@ -100,7 +128,6 @@ def test_weights_undo_negative_sampling():
             "user",
             "request",
             "truth",
-            "popularity",
             "history_length",
             "realtime_length",
             "user_seen_in_train",
@@ -108,7 +135,7 @@ def test_weights_undo_negative_sampling():
         )
     }
     sampled = synthetic_predictions(
-        **columns, weights=np.where(columns["labels"][:, 0] == 1, 1.0, 5.0)
+        **columns, baselines={}, weights=np.where(columns["labels"][:, 0] == 1, 1.0, 5.0)
     )
     a, b = (evaluate_predictions(p, replicates=2)["tasks"]["click"] for p in (full, sampled))
     for name in ("auc", "gauc", "logloss", "ne", "pcoc"):
@@ -134,7 +161,7 @@ def test_a_split_without_rows_has_reasons_instead_of_metrics():
         "conditional": None,
         "labels": np.zeros((0, 2)),
         "truth": None,
-        "popularity": None,
+        "baselines": {},
         **{k: np.zeros(0, int) for k in ("user", "request", "history_length", "realtime_length")},
         **{k: np.zeros(0, bool) for k in ("user_seen_in_train", "item_seen_in_train")},
     }
@@ -152,7 +179,7 @@ def test_a_split_without_rows_has_reasons_instead_of_metrics():
 def test_a_truth_with_nan_is_left_out_and_popularity_is_optional():
     truth = synthetic_predictions().truth.copy()
     truth[3, 1] = np.nan
-    tasks = evaluate_predictions(synthetic_predictions(truth=truth, popularity=None), replicates=2)[
+    tasks = evaluate_predictions(synthetic_predictions(truth=truth, baselines={}), replicates=2)[
         "tasks"
     ]
     assert "oracle_auc" in tasks["click"]
@@ -269,3 +296,28 @@ def test_a_class_of_weight_zero_leaves_the_other_task_unchanged(empty):
             metrics.auc(base.labels[clicked, 1], base.probabilities[clicked, 1])
         )
     json.dumps(figures, allow_nan=False)
+
+
+def test_rate_and_prediction_by_position():
+    p = synthetic_predictions()
+    weights = np.where(np.arange(2000) % 2, 1.0, 3.0)
+    weights[p.request == 249] = 0
+    position = np.where(p.request == 249, 9, np.arange(2000) % 8)
+    tasks = evaluate_predictions(
+        dataclasses.replace(p, position=position, weights=weights), replicates=2
+    )["tasks"]
+    rows = tasks["click"]["by_position"]
+    assert [row["position"] for row in rows] == list(range(8))
+    at = (position == 3) & (weights > 0)
+    assert rows[3]["rows"] == at.sum()
+    assert rows[3]["rate"] == pytest.approx(p.labels[at, 0].mean())
+    assert rows[3]["prediction"] == pytest.approx(p.probabilities[at, 0].mean())
+    rate = rows[3]["rate"]
+    assert rows[3]["standard_error"] == pytest.approx(np.sqrt(rate * (1 - rate) / at.sum()))
+    assert "by_position" in tasks["order_given_click"]
+    assert "by_position" not in evaluate_predictions(p, replicates=2)["tasks"]["click"]
+
+
+def test_a_baseline_of_another_shape_is_refused():
+    with raises(DataError, code="wrong_shape", field="baselines.position"):
+        synthetic_predictions(baselines={"position": np.zeros((2000, 1))})

@@ -12,11 +12,15 @@ from hypothesis import strategies as st
 
 from hemix.errors import DataError
 from hemix.evaluation import metrics
-from hemix.evaluation.metrics import UndefinedMetric
+from hemix.evaluation.metrics import RankedLists, UndefinedMetric
 from tests.refusals import raises
 
 A = np.array
 property_test = settings(deadline=None, max_examples=60)
+
+
+def ndcg(y, s, requests, w=None, *, k=10):
+    return RankedLists(y, s, requests, w).ndcg_at(k)
 
 
 def pairwise_auc(y, s, w):
@@ -115,6 +119,17 @@ def test_gauc_weighs_users_by_their_impressions():
     assert coverage == pytest.approx(5 / 6)
 
 
+def test_gauc_by_positives_weighs_users_by_their_positives():
+    # User 7: AUC 1, one positive of two rows; user 3: AUC 1/4 (half a pair of two positives and one
+    # negative), two positives. User 5 has positives alone: 3 of 5 positives are covered.
+    users = A([7, 7, 3, 3, 3, 5, 5])
+    y, s = A([1, 0, 1, 1, 0, 1, 1]), A([0.9, 0.1, 0.4, 0.6, 0.6, 0.7, 0.2])
+    value, coverage = metrics.gauc(y, s, users, by="positives")
+    assert value == pytest.approx((1 * 1.0 + 2 * 0.25) / 3)
+    assert coverage == pytest.approx(3 / 5)
+    assert metrics.gauc(y, s, users)[0] == pytest.approx((2 * 1.0 + 3 * 0.25) / 5)
+
+
 def test_gauc_ignores_the_ranking_between_users():
     # Between users the ranking is wrong, within each it is right.
     y, s, users = A([1, 0, 1, 0]), A([0.3, 0.2, 0.9, 0.8]), A([0, 0, 1, 1])
@@ -151,30 +166,101 @@ def test_ndcg_is_averaged_over_requests():
     # positive at rank 2 of 2: 1/log2 3.
     y, s = A([1, 0, 1, 0, 1]), A([0.9, 0.5, 0.1, 0.8, 0.2])
     first = (1 + 0.5) / (1 + 1 / math.log2(3))
-    assert metrics.ndcg_at_k(y, s, A([0, 0, 0, 1, 1])) == pytest.approx(
-        (first + 1 / math.log2(3)) / 2
-    )
+    assert ndcg(y, s, A([0, 0, 0, 1, 1])) == pytest.approx((first + 1 / math.log2(3)) / 2)
 
 
 def test_ndcg_skips_requests_without_a_positive_or_with_one_candidate():
     y, s = A([1, 0, 0, 0, 1]), A([0.2, 0.8, 0.5, 0.4, 0.9])
     # Request 1 has no positive, request 2 one candidate.
-    assert metrics.ndcg_at_k(y, s, A([0, 0, 1, 1, 2])) == pytest.approx(1 / math.log2(3))
-    assert metrics.ndcg_at_k(y[2:], s[2:], A([1, 1, 2])) == UndefinedMetric(
+    assert ndcg(y, s, A([0, 0, 1, 1, 2])) == pytest.approx(1 / math.log2(3))
+    assert ndcg(y[2:], s[2:], A([1, 1, 2])) == UndefinedMetric(
         "no request has both a positive and more than one candidate"
     )
 
 
 def test_ndcg_ignores_ranks_beyond_k():
     y, s = A([0, 0, 1]), A([0.9, 0.8, 0.7])
-    assert metrics.ndcg_at_k(y, s, np.zeros(3, int), k=2) == 0.0
-    assert metrics.ndcg_at_k(y, s, np.zeros(3, int), k=3) == pytest.approx(0.5)
+    assert ndcg(y, s, np.zeros(3, int), k=2) == 0.0
+    assert ndcg(y, s, np.zeros(3, int), k=3) == pytest.approx(0.5)
 
 
 def test_ndcg_divides_discounts_among_equal_scores_in_any_row_order():
     expected = (1 + 1 / math.log2(3)) / 2
     for y in ([1, 0], [0, 1]):
-        assert metrics.ndcg_at_k(A(y), A([0.5, 0.5]), A([0, 0])) == pytest.approx(expected)
+        assert ndcg(A(y), A([0.5, 0.5]), A([0, 0])) == pytest.approx(expected)
+
+
+# -- top ranks within users and requests -----------------------------------------------------------
+
+
+def test_ndcg_of_all_users_counts_those_without_positives_as_0_and_single_candidates():
+    y, s = A([1, 0, 0, 0, 1]), A([0.2, 0.8, 0.5, 0.4, 0.9])
+    # User 0: the positive at rank 2; user 1: no positive; user 2: one candidate, at rank 1.
+    users = RankedLists(y, s, A([0, 0, 1, 1, 2]), owner="user")
+    assert users.ndcg_at(5, no_positives="zero") == pytest.approx((1 / math.log2(3) + 0 + 1) / 3)
+    assert users.ndcg_at(5) == pytest.approx(1 / math.log2(3))
+    without = RankedLists(y[2:4], s[2:4], A([1, 1]), owner="user")
+    assert without.ndcg_at(5, no_positives="zero") == UndefinedMetric(
+        "no user has both a positive and more than one candidate"
+    )
+
+
+def test_recall_is_the_fraction_of_positives_in_the_first_ranks():
+    # Owner 0: positives at ranks 1 and 3; owner 1: one at rank 2; owner 2 has none.
+    lists = RankedLists(
+        A([1, 0, 1, 0, 1, 0, 0]), A([0.9, 0.5, 0.1, 0.8, 0.2, 0.3, 0.4]), A([0, 0, 0, 1, 1, 2, 2])
+    )
+    assert lists.recall_at(1) == pytest.approx((1 / 2 + 0) / 2)
+    assert lists.recall_at(2) == pytest.approx((1 / 2 + 1) / 2)
+    assert lists.recall_at(3) == 1.0
+
+
+def test_mrr_and_hit_rate_look_at_the_first_positive():
+    # Request 0: first positive at rank 2 (and another at 3); request 1: at rank 1; request 2 has
+    # none, request 3 one candidate.
+    lists = RankedLists(
+        A([0, 1, 1, 1, 0, 0, 0, 1]),
+        A([0.9, 0.5, 0.1, 0.8, 0.2, 0.3, 0.4, 0.5]),
+        A([0, 0, 0, 1, 1, 2, 2, 3]),
+    )
+    assert lists.mrr() == pytest.approx((1 / 2 + 1) / 2)
+    assert lists.hit_rate_at(1) == 0.5
+    assert lists.hit_rate_at(2) == 1.0
+
+
+def test_ties_count_as_the_mean_over_their_orders():
+    # One negative above three tied rows with one positive, which is at rank 2, 3 or 4.
+    one = RankedLists(A([0, 1, 0, 0]), A([0.9, 0.5, 0.5, 0.5]), np.zeros(4, int))
+    assert one.mrr() == pytest.approx((1 / 2 + 1 / 3 + 1 / 4) / 3)
+    assert one.hit_rate_at(2) == pytest.approx(1 / 3)
+    assert one.recall_at(3) == pytest.approx(2 / 3)
+    # Two positives of three: the first is at rank 1 with chance 2/3, else at rank 2.
+    two = RankedLists(A([1, 1, 0]), np.full(3, 0.5), np.zeros(3, int))
+    assert two.mrr() == pytest.approx(2 / 3 * 1 + 1 / 3 * 1 / 2)
+    assert two.hit_rate_at(1) == pytest.approx(2 / 3)
+    assert two.recall_at(1) == pytest.approx(1 / 3)
+
+
+@settings(deadline=None, max_examples=20)
+@given(rows(max_size=12), st.integers(1, 4))
+def test_top_ranks_equal_the_mean_over_random_orders_of_ties(case, k):
+    y, s, _, owner = case
+    lists = RankedLists(y, s, owner)
+    expected = []
+    for o in np.unique(owner):
+        y_o, s_o = y[owner == o], s[owner == o]
+        if y_o.sum() == 0 or y_o.size == 1:
+            continue
+        rng = np.random.default_rng(0)
+        orders = [np.lexsort((rng.random(y_o.size), -s_o)) for _ in range(400)]
+        first = np.array([np.flatnonzero(y_o[order])[0] + 1 for order in orders])
+        recall = np.mean([y_o[order][:k].sum() / y_o.sum() for order in orders])
+        expected.append(((1 / first).mean(), (first <= k).mean(), recall))
+    if not expected:
+        assert isinstance(lists.mrr(), UndefinedMetric)
+        return
+    values = (lists.mrr(), lists.hit_rate_at(k), lists.recall_at(k))
+    assert values == pytest.approx(np.mean(expected, axis=0), abs=0.12)
 
 
 # -- probabilities ---------------------------------------------------------------------------------
@@ -285,7 +371,7 @@ def test_every_metric_is_undefined_without_rows():
     ):
         assert metric(none, p) == UndefinedMetric("no rows")
     assert isinstance(metrics.gauc(none, p, none)[0], UndefinedMetric)
-    assert isinstance(metrics.ndcg_at_k(none, p, none), UndefinedMetric)
+    assert isinstance(ndcg(none, p, none), UndefinedMetric)
     assert metrics.calibration_curve(none, p) == []
 
 
@@ -304,7 +390,11 @@ def test_an_integer_weight_equals_repeated_rows(case):
     if (
         rows_of[np.unique(owner2)] > 1
     ).all():  # copies of one candidate do not make a ranking of it
-        assert equal(metrics.ndcg_at_k(y, s, owner, w, k=3), metrics.ndcg_at_k(y2, s2, owner2, k=3))
+        weighted, copies = RankedLists(y, s, owner, w), RankedLists(y2, s2, owner2)
+        assert equal(weighted.ndcg_at(3), copies.ndcg_at(3))
+        assert equal(weighted.recall_at(3), copies.recall_at(3))
+        assert equal(weighted.hit_rate_at(3), copies.hit_rate_at(3))
+        assert equal(weighted.mrr(), copies.mrr())
 
 
 @property_test
@@ -315,7 +405,7 @@ def test_the_order_of_rows_changes_no_metric(case, seed):
     for metric in (metrics.auc, metrics.logloss, metrics.ne, metrics.pcoc, metrics.ece):
         assert equal(metric(y, s, w), metric(y[o], s[o], w[o])), metric.__name__
     assert equal(metrics.gauc(y, s, owner, w)[0], metrics.gauc(y[o], s[o], owner[o], w[o])[0])
-    assert equal(metrics.ndcg_at_k(y, s, owner, w), metrics.ndcg_at_k(y[o], s[o], owner[o], w[o]))
+    assert equal(ndcg(y, s, owner, w), ndcg(y[o], s[o], owner[o], w[o]))
 
 
 @property_test
@@ -325,7 +415,7 @@ def test_bounded_metrics_stay_between_0_and_1(case):
     values = [
         metrics.auc(y, s, w),
         metrics.gauc(y, s, owner, w)[0],
-        metrics.ndcg_at_k(y, s, owner, w),
+        ndcg(y, s, owner, w),
         metrics.ece(y, s, w),
     ]
     assert all(isinstance(v, UndefinedMetric) or -1e-12 <= v <= 1 + 1e-12 for v in values)
@@ -386,6 +476,6 @@ def test_ndcg_equals_scikit_learn_with_ties(k):
     y, p, _ = weighted_rows()
     labels_RC, scores_RC = y.reshape(-1, 20), p.reshape(-1, 20)
     positive = labels_RC.any(axis=1)
-    assert metrics.ndcg_at_k(y, p, np.arange(y.size) // 20, k=k) == pytest.approx(
+    assert ndcg(y, p, np.arange(y.size) // 20, k=k) == pytest.approx(
         sklearn.metrics.ndcg_score(labels_RC[positive], scores_RC[positive], k=k), rel=1e-12
     )

@@ -36,7 +36,9 @@ def with_click_probabilities(probabilities: np.ndarray, **changes: Any) -> Predi
 
 
 def test_a_model_better_than_the_baselines_has_no_notes() -> None:
-    figures, notes = evaluate_with_notes(synthetic_predictions(popularity=np.full((2000, 2), 0.1)))
+    figures, notes = evaluate_with_notes(
+        synthetic_predictions(baselines={"popularity": np.full((2000, 2), 0.1)})
+    )
     assert all(task["ne"] < 1 for task in figures["tasks"].values())
     assert notes == []
 
@@ -44,7 +46,7 @@ def test_a_model_better_than_the_baselines_has_no_notes() -> None:
 def test_a_log_loss_above_the_base_rate_is_noted() -> None:
     base = synthetic_predictions()
     figures, notes = evaluate_with_notes(
-        with_click_probabilities(1 - base.probabilities[:, 0], popularity=None)
+        with_click_probabilities(1 - base.probabilities[:, 0], baselines={})
     )
     [note] = [note for note in notes if note["task"] == "click"]
     click = figures["tasks"]["click"]
@@ -69,7 +71,7 @@ def test_an_insignificant_excess_of_log_loss_is_within_chance() -> None:
     noise = np.random.default_rng(3).normal(size=2000) * 0.02
     for p in (rate + noise, rate - noise):
         figures, notes = evaluate_with_notes(
-            with_click_probabilities(np.clip(p, 0.01, 0.99), popularity=None)
+            with_click_probabilities(np.clip(p, 0.01, 0.99), baselines={})
         )
         click_notes = [note for note in notes if note["task"] == "click"]
         assert bool(click_notes) == (figures["tasks"]["click"]["ne"] > 1.0005)
@@ -80,7 +82,7 @@ def test_the_base_rate_as_prediction_has_no_note() -> None:
     constant = np.full(2000, synthetic_predictions().labels[:, 0].mean())
     assert [
         n
-        for n in evaluate_with_notes(with_click_probabilities(constant, popularity=None))[1]
+        for n in evaluate_with_notes(with_click_probabilities(constant, baselines={}))[1]
         if n["task"] == "click"
     ] == []
 
@@ -97,7 +99,9 @@ def test_an_auc_below_popularity_is_noted_with_its_significance() -> None:
     assert note["auc"] < note["popularity_auc"]
     assert note["difference_ci95"][1] < 0
     assert note["within_chance"] is False
-    close = synthetic_predictions(popularity=np.clip(base.probabilities + 1e-3 * base.labels, 0, 1))
+    close = synthetic_predictions(
+        baselines={"popularity": np.clip(base.probabilities + 1e-3 * base.labels, 0, 1)}
+    )
     assert {n["code"] for n in evaluate_with_notes(close)[1]} == {"auc_below_popularity"}, (
         "every pair the same or better: small, but sure"
     )
@@ -107,11 +111,22 @@ def test_an_auc_below_popularity_is_noted_with_its_significance() -> None:
     for ours, theirs in (even, even[::-1]):  # one of the two is below, not surely
         _, notes = evaluate_with_notes(
             synthetic_predictions(
-                probabilities=np.clip(ours, 0, 1), popularity=np.clip(theirs, 0, 1)
+                probabilities=np.clip(ours, 0, 1), baselines={"popularity": np.clip(theirs, 0, 1)}
             )
         )
         below += [n for n in notes if n["code"] == "auc_below_popularity" and n["task"] == "click"]
     assert [n["within_chance"] for n in below] == [True]
+
+
+@pytest.mark.parametrize("name", ["position", "touched_before"])
+def test_an_auc_below_another_baseline_is_noted_by_its_name(name: str) -> None:
+    base = synthetic_predictions()
+    figures, notes = evaluate_with_notes(synthetic_predictions(baselines={name: base.truth}))
+    click = figures["tasks"]["click"]
+    assert click[f"{name}_auc"] == click["oracle_auc"]
+    assert click[f"{name}_logloss"] == click["truth_logloss"]
+    [note] = [n for n in notes if n["task"] == "click"]
+    assert (note["code"], note[f"{name}_auc"]) == (f"auc_below_{name}", click[f"{name}_auc"])
 
 
 def test_notes_of_one_user_have_no_interval() -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from datetime import datetime
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 
 from hemix.errors import StorageError
@@ -196,7 +198,7 @@ def test_an_undefined_metric_shows_its_reason():
     labels = synthetic_predictions().labels.copy()
     labels[:, 1] = 0
     split = evaluate_predictions(
-        synthetic_predictions(labels=labels, truth=None, popularity=None), replicates=20
+        synthetic_predictions(labels=labels, truth=None, baselines={}), replicates=20
     )
     text = report_text(render_report(metrics={"model": "din", "split": {"valid": split}}))
     assert "no positives" in text
@@ -335,3 +337,17 @@ def test_join_rates_are_shown_in_percent(content):
     assert "item is in the item table" in text and "87.3\N{NO-BREAK SPACE}%" in text.replace(
         " %", "\N{NO-BREAK SPACE}%"
     )
+
+
+def test_the_report_shows_the_rate_by_position():
+    predictions = dataclasses.replace(
+        synthetic_predictions(), position=np.arange(2000) % 8, weights=np.ones(2000)
+    )
+    split = evaluate_predictions(predictions, replicates=20)
+    page = render_report(metrics={"split": {"test": split}})
+    row = split["tasks"]["click"]["by_position"][7]
+    assert f"{100 * row['rate']:.1f}" in report_text(page)
+    assert f"{100 * row['prediction']:.1f}" in report_text(page)
+    labels = re.findall(r'<svg [^>]*aria-label="(Rate of [^"]+)"', page)
+    assert len(labels) == 3
+    assert "position 7" in labels[0]

@@ -108,6 +108,15 @@ class _Features:
             for f, table in enumerate(self.spec.event.tables)
         ]
 
+    def _candidate(self, batch: RequestBatch, n: int) -> Tensor:
+        """Vector [D] of one candidate as an event: its item's columns, no action and fields."""
+        item, tables = int(batch.item_index[n]), self.spec.item.tables
+        parts = [
+            self._rows(tables[c], batch.items.ids[item, c]) for c in self.spec.event_item_columns
+        ]
+        bias = self._("events.project.bias")
+        return self._blocks("events.project", "item") @ torch.cat(parts) + bias if parts else bias
+
     def _event(self, batch: RequestBatch, event: int) -> Tensor:
         """Vector [D] of one event, without its age."""
         parts = self._event_columns(batch, event)
@@ -120,6 +129,11 @@ class _Features:
             if int(batch.event_time_ms[event]) == TIMELESS_MS
             else vector
         )
+
+
+def _unit(x: Tensor) -> Tensor:
+    """Vectors of length 1, but for what keeps a vector of zeros finite."""
+    return x / (x.square().sum(-1, keepdim=True) + 1e-6).sqrt()
 
 
 class Reference(_Features):
@@ -232,28 +246,27 @@ class Reference(_Features):
 
         request_time_ms = batch.request_time_ms[batch.request_index]
         bucket_NL = age_bucket(request_time_ms[:, None], time_ms)
+        with_age = x
         if age == "embedding":
             ages = self._(f"{name}.age_vector")[bucket_NL]
-            x = torch.cat([x[:, :1], x[:, 1:] + ages[:, 1:]], 1)
-        keys, values = (
-            x @ self._(f"{name}.key_value.weight").T + self._(f"{name}.key_value.bias")
-        ).chunk(2, 2)
-        fixed_NnD = self._(f"{name}.fixed_queries").expand(N, -1, -1)
-        queries = (
-            torch.cat([dynamic_NnD, fixed_NnD], 1) if self.settings.dynamic_queries else fixed_NnD
-        )
-        shared = self.settings.query_projection == "shared"
-        projected = [
-            queries[:, i] @ self._(f"{name}.query.weight")[0 if shared else i]
-            for i in range(queries.shape[1])
-        ]
-        q_NnHd = torch.stack(projected, 1).view(N, -1, heads, D // heads)
-        k_NLHd, v_NLHd = keys.view(N, -1, heads, D // heads), values.view(N, -1, heads, D // heads)
+            with_age = torch.cat([x[:, :1], x[:, 1:] + ages[:, 1:]], 1)
+        key_weight, value_weight = self._(f"{name}.key_value.weight").chunk(2)
+        v_NLHd = (with_age @ value_weight.T).view(N, -1, heads, D // heads)
+        k_NLHd = (with_age @ key_weight.T).view(N, -1, heads, D // heads)
+        q_NnHd = self._queries(name, dynamic_NnD, batch).view(N, -1, heads, D // heads)
+        if self.settings.qk_norm:
+            # a key has length 1 before its age is added
+            of_event = (x @ key_weight.T).view(N, -1, heads, D // heads)
+            k_NLHd = _unit(of_event) + (k_NLHd - of_event)
+            scale = self._(f"{name}.log_scale").exp()
+            q_NnHd = _unit(q_NnHd) * scale[:, None]
+        else:
+            q_NnHd = q_NnHd / (D // heads) ** 0.5
         if age == "rotary":
             pairs = D // heads // 2
             q_NnHd = rotate(q_NnHd, rotary_angles(request_time_ms, pairs, x.dtype)[:, None, None])
             k_NLHd = rotate(k_NLHd, rotary_angles(time_ms, pairs, x.dtype)[:, :, None])
-        scores_NHnL = torch.einsum("nihd,nlhd->nhil", q_NnHd, k_NLHd) / (D // heads) ** 0.5
+        scores_NHnL = torch.einsum("nihd,nlhd->nhil", q_NnHd, k_NLHd)
         if age == "bias":
             bias = torch.cat([self._(f"{name}.age_bias"), torch.zeros(1, heads, dtype=x.dtype)])
             bucket_NL = torch.cat([torch.full((N, 1), AGE_BUCKETS), bucket_NL[:, 1:]], 1)
@@ -261,6 +274,24 @@ class Reference(_Features):
         weights = scores_NHnL.masked_fill(padding[:, None, None], -torch.inf).softmax(-1)
         attended = torch.einsum("nhil,nlhd->nihd", weights, v_NLHd).flatten(2)
         return attended @ self._(f"{name}.output.weight").T + self._(f"{name}.output.bias")
+
+    def _queries(self, name: str, dynamic_NnD: Tensor, batch: RequestBatch) -> Tensor:
+        """[N, queries, D]: dynamic, then fixed queries, projected; the candidate's key is added to
+        the dynamic ones."""
+        N, D = len(dynamic_NnD), self.settings.token_width
+        fixed_NnD = self._(f"{name}.fixed_queries").expand(N, -1, -1)
+        dynamic = dynamic_NnD.shape[1] if self.settings.dynamic_queries else 0
+        queries = torch.cat([dynamic_NnD[:, :dynamic], fixed_NnD], 1)
+        shared = self.settings.query_projection == "shared"
+        projected = [
+            queries[:, i] @ self._(f"{name}.query.weight")[0 if shared else i]
+            for i in range(queries.shape[1])
+        ]
+        if self.settings.candidate_query:
+            candidates_ND = torch.stack([self._candidate(batch, n) for n in range(N)])
+            keys_ND = candidates_ND @ self._(f"{name}.key_value.weight")[:D].T
+            projected[:dynamic] = [query_ND + keys_ND for query_ND in projected[:dynamic]]
+        return torch.stack(projected, 1)
 
     # -- blocks ------------------------------------------------------------------------------------
 

@@ -51,7 +51,7 @@ def scored(model: Ranker, spec: InputSpec) -> list[torch.Tensor]:
 @pytest.mark.parametrize(("name", "options"), MODELS_AND_OPTIONS, ids=str)
 def test_every_model_learns_and_scores(name: str, options: dict[str, Any]) -> None:
     settings = make_config(**{**SMALL, **options, "name": name})
-    train = build_settings().train
+    train = build_settings().train.resolved(10**6)
     for what, spec in DEGENERATE.items():
         with warnings.catch_warnings():
             warnings.simplefilter("error")

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from hemix.data.spec import TIMELESS_MS
 from hemix.models.hstu import HSTU, HSTULayer, Relations, _to_sequence, _within
-from hemix.nn.deep import candidate_vectors
 from hemix.nn.sequences import SequenceGroup
 from hemix.nn.slots import Slots
 from hemix.nn.time_encoding import AGE_BUCKETS, TIMELESS_BUCKET, age_bucket
@@ -123,7 +122,7 @@ def test_parity_with_one_plain_sequence_per_candidate(history_events: int) -> No
     assert inputs.item_IW is not None and inputs.cross_NW is not None
     targets = model.tokenizer(
         request.projected_QU, batch.request_index, inputs.item_IW, batch.item_index, inputs.cross_NW
-    ).squeeze(1) + candidate_vectors(model.events, inputs)
+    ).squeeze(1) + model.events.candidates(inputs)
     context = model.contextual("context", inputs.context_QW)
     last = []
     for n, q in enumerate(batch.request_index.tolist()):

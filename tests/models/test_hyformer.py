@@ -46,7 +46,7 @@ def test_decoding_changes_the_queries_alone(monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.setattr(
             part,
             "dynamic",
-            lambda _state, queries, _index, value=value: torch.full_like(queries, value),
+            lambda _state, queries, _index, value=value: torch.full_like(queries.tokens_NnD, value),
         )
     decoded = layer(torch.ones(4, 1, 4), None, None, None)
     assert decoded[:, 0, 0].tolist() == [11, 101, 1, 1]

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from hemix.models.longer import LONGER, EventTokens, hybrid_mask
-from hemix.nn.deep import candidate_vectors
 from hemix.nn.sequence_block import KeysValues, SequenceBlock
 from hemix.nn.slots import Slots
 from hemix.nn.time_encoding import AGE_BUCKETS, age_bucket
@@ -115,7 +114,7 @@ def test_parity_with_one_plain_sequence_per_candidate(
     assert inputs.item_IW is not None
     candidates = torch.cat(
         [
-            candidate_vectors(model.events, inputs).unsqueeze(1),
+            model.events.candidates(inputs).unsqueeze(1),
             model.levels("item", inputs.item_IW[batch.item_index]),
             model.levels("cross", inputs.cross_NW),
         ],

@@ -34,6 +34,11 @@ MODELS: dict[str, dict[str, Any]] = {
         for kind in ("rotary", "embedding")
     },
     "sim, hard": {"model.name": "sim", "model.search": "category"},
+    **{
+        f"hemix, {kind}, cosines": {"model.time_encoding": kind, "model.qk_norm": True}
+        for kind in ("bias", "rotary", "embedding")
+    },
+    "hemix with the candidate": {"model.candidate_query": True},
     "hemix without products": {"model.products": "none"},
 }
 
@@ -57,7 +62,7 @@ def test_a_training_step_reads_nothing_from_its_device(
     settings = TrainSettings.model_validate(
         {"table_optimizer": tables, "embedding_backend": "torch"}
     )
-    optimizers = Optimizers(model, settings, total_steps=10)
+    optimizers = Optimizers(model, settings.resolved(2560), total_steps=10)
     for optimizer in optimizers._dense:  # PyTorch's fused kernels refuse the meta device
         for group in optimizer.param_groups:
             group["fused"] = False

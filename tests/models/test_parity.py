@@ -70,6 +70,12 @@ OPTIONS: list[dict[str, Any]] = [
     dict(use_global=False, ffn="per_group"),
     dict(use_realtime=False, ffn="per_group", pooling="flatten"),
     dict(use_global=False, use_realtime=False),
+    dict(qk_norm=True),
+    dict(qk_norm=True, time_encoding="rotary"),
+    dict(qk_norm=True, time_encoding="embedding", candidate_query=True),
+    dict(candidate_query=True, use_realtime=False),
+    dict(candidate_query=True, qk_norm=True, query_projection="shared"),
+    dict(candidate_query=True, dynamic_queries=False),
     dict(products="none"),
     dict(products="fields"),
 ]

@@ -13,7 +13,6 @@ from hemix.data.spec import MISSING
 from hemix.errors import SettingsError
 from hemix.models import build_model
 from hemix.models.sim import SIM, ExactSearch, best
-from hemix.nn.deep import candidate_vectors
 from hemix.nn.time_encoding import AGE_BUCKETS, age_bucket
 from tests.batches import make_batch, make_config, make_spec
 from tests.models.test_parity import SMALL, randomised
@@ -34,7 +33,7 @@ def searched_rows(model: SIM, batch: RequestBatch) -> tuple[list[set[int]], Tens
     """(rows found for every candidate, event vectors, candidate vectors)."""
     inputs = model.embed(batch)
     state = model.encode_user(inputs)
-    candidates = candidate_vectors(model.events, inputs)
+    candidates = model.events.candidates(inputs)
     rows = model.search(model.encode_request(state, inputs), candidates, batch).rows_Nk
     return [{int(row) for row in each if row > 0} for each in rows], state.events_ED, candidates
 
@@ -127,7 +126,7 @@ def test_finding_everything_is_full_attention() -> None:
     seen: list[Tensor] = []
     model.exact.register_forward_hook(lambda _module, _arguments, out: seen.append(out))
     whole = model(batch)
-    state, candidates = model.encode_user(inputs), candidate_vectors(model.events, inputs)
+    state, candidates = model.encode_user(inputs), model.events.candidates(inputs)
     H, d = model.exact.heads, candidates.shape[1] // model.exact.heads
     for n, request in enumerate(batch.request_index.tolist()):
         rows = torch.tensor(

@@ -47,7 +47,7 @@ def city_spec() -> InputSpec:
 
 @pytest.mark.parametrize(
     ("size", "dense"),
-    [("tiny", 678_220), ("base", 3_801_708), ("small", 103_627_820), ("large", 1_558_816_556)],
+    [("tiny", 678_092), ("base", 3_801_452), ("small", 103_626_284), ("large", 1_558_812_460)],
 )
 def test_dense_parameters_of_the_named_sizes(size: str, dense: int) -> None:
     assert count_parameters(city_spec(), build_settings(size=size).model)[0] == dense

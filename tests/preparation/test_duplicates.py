@@ -13,8 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from hemix.data.keys import keys_of
+from hemix.data.raw_columns import Where
 from hemix.preparation import prepare
-from hemix.preparation.duplicates import column_hashes, occurrence_numbers
+from hemix.preparation.chunks import Chunk
+from hemix.preparation.duplicates import chunk_hashes, column_hashes, occurrence_numbers
 from tests.data.small import PLAIN, Prepared, at, shown, write
 
 FOLDER = PLAIN + "tables: {impressions: days}\n"
@@ -161,6 +164,16 @@ def test_hashes_depend_on_column_names_and_ignore_nulls() -> None:
     assert column_hashes({"a": a, "b": b}, 3)[1] == column_hashes({"a": a}, 3)[1]
     assert column_hashes({"a": a}, 3)[0] != column_hashes({"b": a}, 3)[0]
     assert column_hashes({"a": a, "b": b}, 3)[2] == column_hashes({}, 3)[2]
+
+
+@pytest.mark.parametrize("values", [["x", "y", "x"], [1, 2, 1], [b"x", b"y", b"x"]])
+@pytest.mark.parametrize("families", [{}, {"a": {"text", "number"}}])
+def test_hashes_are_the_same_where_keys_are_known(values: list[Any], families: Any) -> None:
+    columns = {"a": pa.array(values), "b": pa.array(["p", None, "p"])}
+    chunk = Chunk(columns, np.arange(3), Where("file", 0), families)
+    known = chunk_hashes(chunk, {}, {"a": keys_of(columns["a"])})
+    assert known.tolist() == chunk_hashes(chunk, {}).tolist()
+    assert known[0] == known[2] != known[1]
 
 
 def test_different_rows_of_a_key_are_numbered_as_they_first_appear() -> None:

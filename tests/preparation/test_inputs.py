@@ -12,7 +12,7 @@ import pytest
 
 from hemix.preparation import prepare
 from tests.planted import SCHEMA, write_logs
-from tests.preparation.spark.same_bytes import file_hashes
+from tests.preparation.same_bytes import file_hashes
 
 
 def arrays(data: Path) -> dict[str, str]:

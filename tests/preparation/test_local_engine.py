@@ -61,6 +61,17 @@ def test_answers_and_folders_are_in_the_order_of_the_arguments(
     assert multiprocessing.active_children() == []
 
 
+def _memory_pool(_number: int, _folder: Path) -> str:
+    return str(pa.default_memory_pool().backend_name)
+
+
+def test_arrow_takes_memory_from_malloc_in_tasks_only(tmp_path: Path) -> None:
+    earlier = pa.default_memory_pool().backend_name
+    with LocalEngine() as engine:
+        assert engine.map("stage", _memory_pool, [0], tmp_path) == ["system"]
+    assert pa.default_memory_pool().backend_name == earlier
+
+
 @pytest.mark.parametrize("processes", [1, 2])
 def test_the_error_is_that_of_the_first_argument(tmp_path: Path, processes: int) -> None:
     with (

@@ -19,7 +19,7 @@ from hemix.preparation.user_partitions import default_partitions, partition_of
 from tests.data.small import ONE_EACH, Prepared, at, prepared, shown, write
 from tests.made_once import make_once
 from tests.preparation.canonical_rows import canonical_hashes, table_digests
-from tests.preparation.spark.same_bytes import file_hashes
+from tests.preparation.same_bytes import file_hashes
 from tests.refusals import raises
 
 # Digests of all rows as the format before partitions held them. Where a change of the simulator
@@ -70,6 +70,7 @@ def test_five_partitions_of_the_city_hold_the_rows_of_the_format_before(city_dat
     assert table_digests(canonical_hashes(city_data)) == CITY
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("partitions", [1, 64])
 def test_the_number_of_partitions_changes_no_row_and_no_shared_byte(
     city: Path, city_data: Path, tmp_path: Path, partitions: int
@@ -85,10 +86,8 @@ def test_the_number_of_partitions_changes_no_row_and_no_shared_byte(
 
 
 @pytest.mark.real_data
-@pytest.mark.parametrize(
-    "partitions",
-    [pytest.param(1, marks=pytest.mark.slow), 5, pytest.param(64, marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("partitions", [1, 5, 64])
 def test_kuairand_holds_the_rows_of_the_format_before(
     kuairand: Path, tmp_path: Path, partitions: int
 ) -> None:

@@ -14,7 +14,7 @@ from hemix.errors import UsageError
 from hemix.preparation import prepare
 from tests.data.small import ONE_EACH, PLAIN, at, prepared, shown, write
 from tests.planted import write_logs
-from tests.preparation.spark.same_bytes import file_hashes
+from tests.preparation.same_bytes import file_hashes
 from tests.preparation.test_inputs import arrays
 from tests.refusals import raises
 

@@ -113,3 +113,9 @@ def test_a_log_that_ends_at_the_last_date_needs_an_end(tmp_path: Path, kind: pa.
     )
     with raises(DataError, "'day'", field="split.end"):
         shift_split(logs(tmp_path, schema, day=days.cast(kind)), -1)
+
+
+def test_tables_of_a_catalog_are_refused(tmp_path: Path) -> None:
+    folder = logs(tmp_path, BY_CLOCK + "\ntables: {impressions: 'spark://lake.shown'}")
+    with raises(SchemaError, "--shift-days", field="tables.impressions"):
+        shift_split(folder, -1)

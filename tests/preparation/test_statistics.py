@@ -21,7 +21,7 @@ from hemix.features.statistics import Statistics, combined_keys
 from hemix.preparation import prepare
 from hemix.schema import Schema
 from tests.data.small import at, prepared, shown
-from tests.preparation.spark.same_bytes import file_hashes
+from tests.preparation.same_bytes import file_hashes
 
 SCHEMA = """
 name: small

@@ -201,7 +201,7 @@ def test_popularity_is_the_smoothed_train_rate(popular_run: tuple[Path, Path]) -
     """
     predictions, _ = predict_split(*popular_run, "test")
     a, b, new = (10 / 23, 6 / 22), (8 / 22, 5 / 22), (0.4, 0.25)
-    np.testing.assert_allclose(predictions.popularity, [a, b, new, a])
+    np.testing.assert_allclose(predictions.baselines["popularity"], [a, b, new, a])
     assert predictions.item_seen_in_train.tolist() == [True, True, False, True]
     assert predictions.user_seen_in_train.tolist() == [True] * 4
 

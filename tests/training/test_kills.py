@@ -76,7 +76,7 @@ def assert_same_weights(one: Path, other: Path) -> None:
         assert (one / file).read_bytes() == (other / file).read_bytes()
 
 
-@pytest.mark.parametrize(("kills", "workers"), [(20, 2), (5, 0)])
+@pytest.mark.parametrize(("kills", "workers"), [(12, 2), (4, 0)])
 def test_kills_at_random_steps_and_the_weights_are_those_of_an_undisturbed_run(
     planted_data: Path, undisturbed: Path, tmp_path: Path, kills: int, workers: int
 ) -> None:

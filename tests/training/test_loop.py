@@ -75,8 +75,10 @@ def test_same_seed_same_bytes_and_another_seed_others(planted_data: Path, tmp_pa
     assert weights(tmp_path / "a") != weights(tmp_path / "c")
 
 
-@pytest.mark.parametrize("stop_at", [1, 9, 13])
-@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("stop_at", "signal_number"),
+    [(1, signal.SIGINT), (9, signal.SIGTERM), (13, signal.SIGINT)],
+)
 def test_an_interrupted_run_goes_on_to_the_same_bytes(
     planted_data: Path, whole: Path, tmp_path: Path, stop_at: int, signal_number: int
 ) -> None:
@@ -126,7 +128,8 @@ def test_a_run_folder_is_never_overwritten(planted_data: Path, whole: Path, tmp_
 def test_from_starts_at_another_runs_weights(planted_data: Path, tmp_path: Path) -> None:
     settings = {**QUICK, "train.calibrate": False}
     api.train(planted_data, tmp_path / "first", settings=settings)
-    still = {**settings, "train.dense_learning_rate": 1e-30, "train.table_learning_rate": 1e-30}
+    rates = ("dense_learning_rate", "table_learning_rate", "bias_learning_rate")
+    still = {**settings, **{f"train.{name}": 1e-30 for name in rates}}
     api.train(planted_data, tmp_path / "second", settings=still, init_from=tmp_path / "first")
     assert weights(tmp_path / "second") == weights(tmp_path / "first")
     with raises(UsageError, "size: 'base' against 'tiny'", field="--init-from"):

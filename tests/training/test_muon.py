@@ -84,7 +84,7 @@ def test_it_takes_linear_maps_and_leaves_vectors_and_look_ups_to_adamw() -> None
     )
     assert "heads.second.weight" not in names, "a row of one number per task is a vector"
     before = {name: parameter.detach().clone() for name, parameter in named.items()}
-    optimizers = Optimizers(model, settings.train, 10)
+    optimizers = Optimizers(model, settings.train.resolved(10**6), 10)
     batch = make_batch(model.spec)
     model.training_loss(batch).backward()
     optimizers.step(0)

@@ -37,6 +37,13 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "adamw": {"train.dense_optimizer": "adamw", "train.weight_decay": 0.01},
     "muon": {"train.dense_optimizer": "muon", "train.weight_decay": 0.01},
     "table weight decay": {"train.table_weight_decay": 0.5},
+    "ranking loss": {
+        "train.shuffle": "users",
+        "train.ranking_loss": "pairwise",
+        "train.ranking_group": "user",
+        "train.label_smoothing": 0.1,
+        "train.gradient_accumulation": 2,
+    },
     "all with Adagrad": {
         "train.ema_decay": 0.9,
         "train.dense_optimizer": "muon",

@@ -28,7 +28,7 @@ def settings(batch_size: int, funnel: str = "entire_space"):  # type: ignore[no-
             "model.funnel": funnel,
             "model.embedding_init_std": 1.0,
         }
-    )
+    ).resolved(1000)
 
 
 def build(data: Dataset, funnel: str = "entire_space") -> Ranker:

@@ -16,13 +16,15 @@ from hemix.evaluation.metrics.calibration import (
     pcoc,
 )
 from hemix.evaluation.metrics.loss import PROBABILITY_CLIP, base_rate_loss, logloss, ne
-from hemix.evaluation.metrics.ranking import RankedPairs, auc, gauc, ndcg_at_k, user_aucs
+from hemix.evaluation.metrics.ranking import RankedPairs, auc, gauc, user_aucs
 from hemix.evaluation.metrics.rows import Array, UndefinedMetric
+from hemix.evaluation.metrics.top_ranks import RankedLists
 
 __all__ = [
     "PROBABILITY_CLIP",
     "Array",
     "CalibrationPoint",
+    "RankedLists",
     "RankedPairs",
     "UndefinedMetric",
     "auc",
@@ -32,7 +34,6 @@ __all__ = [
     "ece_floor",
     "gauc",
     "logloss",
-    "ndcg_at_k",
     "ne",
     "pcoc",
     "user_aucs",

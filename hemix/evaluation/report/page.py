@@ -103,6 +103,8 @@ def render_report(
         notes=[note["text"] for holder in (metrics, entry) for note in holder.get("notes") or ()],
         auc_chart=sections.auc_chart(tasks),
         curve_charts=sections.curve_charts(log),
+        baselines=list(wording.BASELINE_NAMES.items()),
+        positions=sections.position_sections(tasks),
         slices=sections.slice_tables(entry.get("slices") or {}, list(tasks)),
         importance=sections.importance_charts(entry.get("importance"), list(tasks)),
         glossary=wording.GLOSSARY,

@@ -17,6 +17,7 @@ __all__ = [
     "curve_charts",
     "headline",
     "importance_charts",
+    "position_sections",
     "slice_tables",
     "task_section",
     "tiles",
@@ -36,6 +37,12 @@ _CURVES = (
     ),
 )
 """(name, title, (key, label) of the line, (key, label) of the points)."""
+
+_BASELINE_REMARKS = {
+    "popularity": "ranks by the item’s rate in training",
+    "position": "ranks by the position’s rate in training",
+    "touched_before": "a rule of last match, match counts and position",
+}
 
 Task = Mapping[str, Any]
 
@@ -77,9 +84,11 @@ def tiles(first: tuple[str, Task] | None, metrics: Mapping[str, Any]) -> list[tu
             if "auc_ci95" in task:
                 remark = "95 % interval {:.4f} to {:.4f}".format(*task["auc_ci95"])
             result.append((f"AUC of {wording.words(name)}", f"{task['auc']:.4f}", remark))
-        if "popularity_auc" in task:
-            remark = "ranks by the item’s rate in training"
-            result.append(("popularity alone", f"{task['popularity_auc']:.4f}", remark))
+        result += [
+            (wording.BASELINE_NAMES[name], f"{task[f'{name}_auc']:.4f}", remark)
+            for name, remark in _BASELINE_REMARKS.items()
+            if f"{name}_auc" in task
+        ]
         if "oracle_auc" in task:
             remark = "knows the simulation’s true probabilities"
             result.append(("oracle", f"{task['oracle_auc']:.4f}", remark))
@@ -202,6 +211,33 @@ def _curve(
         return None
     x, y = zip(*pairs, strict=True)
     return charts.Curve(name=label, x=x, y=y, points=points)
+
+
+def position_sections(tasks: Mapping[str, Task]) -> list[dict[str, Any]]:
+    """Rate and prediction by position, of the tasks that have them.
+
+    Args:
+        tasks: Metrics by task.
+
+    Returns:
+        ``{"label", "chart", "rows"}`` of every task with at least two positions.
+    """
+    result: list[dict[str, Any]] = []
+    for name, task in tasks.items():
+        rows = task.get("by_position") or []
+        if len(rows) < 2:
+            continue
+        label = wording.words(name)
+        ends = "; ".join(
+            f"position {row['position']}: {wording.percent(row['rate'])} observed, "
+            f"{wording.percent(row['prediction'])} predicted"
+            for row in (rows[0], rows[-1])
+        )
+        chart = charts.position_chart(
+            f"position-{_element_id(name)}", f"Rate of {label} by position. {ends}.", rows
+        )
+        result.append({"label": label, "chart": chart, "rows": rows})
+    return result
 
 
 def slice_tables(

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from hemix.errors import UsageError
+from hemix.lab.benchmarks.options import BenchOptions
 
-__all__ = ["BENCHMARKS", "Benchmark", "run_benchmark"]
+__all__ = ["BENCHMARKS", "BenchOptions", "Benchmark", "run_benchmark"]
 
 Benchmark = Literal[
     "costs", "growth", "loader", "mfu", "prepare", "score", "serve", "tables", "train"
@@ -21,25 +22,14 @@ BENCHMARKS: tuple[Benchmark, ...] = get_args(Benchmark)
 
 
 def run_benchmark(
-    name: Benchmark,
-    *,
-    scale: float = 1.0,
-    sweep: bool = False,
-    size: str | None = None,
-    run: Path | None = None,
-    seconds: float | None = None,
-    device: str | None = None,
+    name: Benchmark, *, scale: float = 1.0, options: BenchOptions | None = None
 ) -> dict[str, Any]:
     """Run one benchmark.
 
     Args:
         name: One of :data:`BENCHMARKS`.
         scale: Fraction of the full size.
-        sweep: score, train: measure several lengths and counts too.
-        size: mfu: the model's size.
-        run: serve: the run to serve.
-        seconds: serve: run only the mixed load, for so many seconds.
-        device: serve: the device that scores.
+        options: Options of this benchmark; None: the defaults.
 
     Returns:
         The figures, as written by ``--json``.
@@ -55,18 +45,14 @@ def run_benchmark(
             hint=f"known: {', '.join(BENCHMARKS)}",
         )
     measure = import_module(f"hemix.lab.benchmarks.{name}").run
-    optional = {
-        "sweep": sweep or None,
-        "size": size,
-        "run": run,
-        "seconds": seconds,
-        "device": device,
-    }
-    options = {key: value for key, value in optional.items() if value is not None}
-    for option in options:
+    every = vars(options or BenchOptions()).items()
+    given = {key: value for key, value in every if value is not None and value is not False}
+    for option in given:
         if option not in signature(measure).parameters:
             raise UsageError(
                 f"--{option}: hemix bench {name} has no such option", field=f"--{option}"
             )
-    figures: dict[str, Any] = measure(scale=scale, **options)
+    if "run" in given:
+        given["run"] = Path(given["run"])
+    figures: dict[str, Any] = measure(scale=scale, **given)
     return figures

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import resource
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from hemix.errors import HemixError
-from hemix.measure import keep_freed_memory, machine
+from hemix.measure import PeakMemory, keep_freed_memory, machine
 
-__all__ = ["benchmark_json", "last_line", "matmul_peak", "run_module"]
+__all__ = [
+    "CommandCost",
+    "benchmark_json",
+    "last_line",
+    "matmul_peak",
+    "measure_command",
+    "run_module",
+]
 
 _PRODUCT_SECONDS_MAX = 1.0
 _PRODUCT_REPEATS = 6
@@ -89,3 +99,49 @@ def last_line(errors: str, exit_code: int) -> str:
         exit_code: Returned as text where there is no output.
     """
     return (errors.strip().splitlines() or [f"exit code {exit_code}"])[-1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommandCost:
+    """The cost of a command, the interpreter included."""
+
+    seconds: float
+    processor_seconds: float
+    """Of all its processes"""
+    peak_bytes: int
+    """Anonymous memory of its largest process"""
+
+
+def measure_command(command: str, arguments: Sequence[str]) -> CommandCost:
+    """Run a command of hemix in its own process and measure it.
+
+    Args:
+        command: Name of the command.
+        arguments: Its arguments.
+
+    Raises:
+        HemixError: The command failed.
+    """
+    start, processor_start = time.monotonic(), _children_processor_seconds()
+    with subprocess.Popen(
+        [sys.executable, "-m", "hemix", command, *arguments],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        with PeakMemory(process.pid, every_seconds=0.02, children=True) as peak:
+            _, errors = process.communicate()
+        if process.returncode != 0:
+            cause = last_line(errors, process.returncode)
+            raise HemixError(f"hemix {command} failed: {cause}", code="process_failed")
+    return CommandCost(
+        seconds=round(time.monotonic() - start, 2),
+        processor_seconds=round(_children_processor_seconds() - processor_start, 2),
+        peak_bytes=peak.bytes,
+    )
+
+
+def _children_processor_seconds() -> float:
+    """Return the processor seconds of all ended child processes, and of theirs."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime

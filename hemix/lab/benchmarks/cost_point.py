@@ -35,6 +35,8 @@ __all__ = ["Point", "measure_point"]
 
 _ID_BYTES, _FLOAT_BYTES = 8, 4
 _WARM_UP_STEPS = 2
+_STEPS = 1000
+"""Of the run that a timed step would belong to"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,13 +69,13 @@ def measure_point(
     keep_freed_memory()
     torch.set_num_threads(1)
     spec = dataclasses.replace(SPEC, tables={**SPEC.tables, "item_id": point.item_rows})
-    settings = build_settings(size=point.size)
+    settings = build_settings(size=point.size).resolved(_STEPS * point.load.impressions)
     config = settings.model
     assert isinstance(config, SizedConfig)
     batch = make_batch(point.load)
     with PeakMemory(every_seconds=0.01) as memory:
         model = build_model(spec, config, seed=0, distributed=distributed).train()
-        optimizers = Optimizers(model, settings.train, total_steps=1000, distributed=distributed)
+        optimizers = Optimizers(model, settings.train, total_steps=_STEPS, distributed=distributed)
         if distributed is not None:
             loss_weight = model.loss_weight(batch)
             microbatch, _ = batch.microbatch(distributed.rank, distributed.world_size)

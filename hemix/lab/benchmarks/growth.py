@@ -7,20 +7,14 @@ with the rows. Processor seconds depend less on other work of the machine than e
 from __future__ import annotations
 
 import json
-import resource
-import subprocess
-import sys
 import tempfile
-import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from hemix.errors import HemixError
-from hemix.lab.benchmarks.common import last_line
+from hemix.lab.benchmarks.common import measure_command
 from hemix.lab.benchmarks.synthetic_logs import write_logs
-from hemix.measure import PeakMemory, machine
+from hemix.measure import machine
 
 __all__ = ["GROWTH", "LIMIT_BYTES", "run"]
 
@@ -74,9 +68,9 @@ def _measure_case(folder: Path, scale: float) -> dict[str, Any]:
     write_logs(
         folder / "logs", impressions=impressions, events=events, users=users, items=_ITEMS, seed=0
     )
-    prepared = _measure_command("prepare", [str(folder / "logs"), "--out", str(folder / "data")])
+    prepared = measure_command("prepare", [str(folder / "logs"), "--out", str(folder / "data")])
     flags = [text for key, value in _SETTINGS.items() for text in ("--set", f"{key}={value}")]
-    trained = _measure_command(
+    trained = measure_command(
         "train", ["--data", str(folder / "data"), "--out", str(folder / "run"), *flags]
     )
     steps = json.loads((folder / "run" / "metrics.json").read_text())["steps"]
@@ -90,39 +84,3 @@ def _measure_case(folder: Path, scale: float) -> dict[str, Any]:
         "limit_bytes": LIMIT_BYTES,
         "within_limit": max(prepared.peak_bytes, trained.peak_bytes) < LIMIT_BYTES,
     }
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Cost:
-    """The cost of a command, the interpreter included."""
-
-    seconds: float
-    processor_seconds: float
-    peak_bytes: int
-    """Of anonymous memory"""
-
-
-def _measure_command(command: str, arguments: Sequence[str]) -> _Cost:
-    start, processor_start = time.monotonic(), _children_processor_seconds()
-    with subprocess.Popen(
-        [sys.executable, "-m", "hemix", command, *arguments],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        with PeakMemory(process.pid) as peak:
-            _, errors = process.communicate()
-        if process.returncode != 0:
-            cause = last_line(errors, process.returncode)
-            raise HemixError(f"bench growth: hemix {command}: {cause}", code="process_failed")
-    return _Cost(
-        seconds=round(time.monotonic() - start, 1),
-        processor_seconds=round(_children_processor_seconds() - processor_start, 1),
-        peak_bytes=peak.bytes,
-    )
-
-
-def _children_processor_seconds() -> float:
-    """Return the processor seconds of all ended child processes."""
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime

@@ -106,9 +106,9 @@ def _measure_in_process(config: _Config) -> dict[str, Any]:
 
 def _measure(config: _Config) -> dict[str, Any]:
     torch.set_num_threads(config.threads)
-    settings = build_settings(size=config.size)
     data = Dataset(config.data)
     split = data.split("train")
+    settings = build_settings(size=config.size).resolved(split.impressions)
     sampler = RequestSampler(split, batch_size=config.batch_size)
     steps = min(config.steps, sampler.steps - _WARM_UP_STEPS)
     if steps < 1:

@@ -28,6 +28,8 @@ __all__ = ["run"]
 H200_BF16_FLOPS = 989e12
 """FLOP/s"""
 
+_STEPS = 1000
+"""Of the run that a timed step would belong to"""
 _LOADS = {
     "tiny": Workload(users=64, impressions_per_user=4, history_length=200),
     "base": Workload(users=64, impressions_per_user=4, history_length=500),
@@ -99,10 +101,10 @@ def _make_step(
     load: Workload, size: str, device: torch.device, precision: str
 ) -> Callable[[int], None]:
     """Make a training step on one synthetic batch, as a function of the step's number."""
-    settings = build_settings(size=size)
+    settings = build_settings(size=size).resolved(_STEPS * load.impressions)
     batch = make_batch(load).to(device)
     model = build_model(SPEC, settings.model, seed=0).to(device).train()
-    optimizers = Optimizers(model, settings.train, total_steps=1000)
+    optimizers = Optimizers(model, settings.train, total_steps=_STEPS)
 
     def step(number: int) -> None:
         with autocast(device, precision):

@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Protocol
 
 from hemix.errors import UsageError
+from hemix.lab.datasets.ebnerd import open_ebnerd
 from hemix.lab.datasets.kuairand import open_kuairand
 from hemix.lab.datasets.logs_writer import LogsWriter, create_logs
+from hemix.lab.datasets.mind import open_mind
 from hemix.lab.datasets.movielens import open_movielens
+from hemix.lab.datasets.options import ImportOptions
 
-__all__ = ["DATASETS", "PublicDataset", "import_logs"]
+__all__ = ["DATASETS", "ImportOptions", "PublicDataset", "import_logs"]
 
 
 class PublicDataset(Protocol):
@@ -24,27 +27,33 @@ class PublicDataset(Protocol):
         """Write every table and the schema."""
 
 
-DATASETS: dict[str, Callable[[Path, bool], PublicDataset]] = {
+_NO_OPTIONS = ImportOptions()
+
+DATASETS: dict[str, Callable[[Path, ImportOptions], PublicDataset]] = {
+    "ebnerd": open_ebnerd,
     "kuairand": open_kuairand,
+    "mind": open_mind,
     "movielens": open_movielens,
 }
-"""Name -> function of (raw folder, whether to include the random log)."""
+"""Name -> function of the raw folder and the options."""
 
 
-def import_logs(name: str, raw: Path, out: Path, *, random_log: bool = False) -> dict[str, int]:
+def import_logs(
+    name: str, raw: Path, out: Path, options: ImportOptions = _NO_OPTIONS
+) -> dict[str, int]:
     """Convert the raw files of a public data set to logs.
 
     Args:
         name: A key of :data:`DATASETS`.
         raw: The folder with the raw files.
         out: The folder to create. An error leaves no folder behind.
-        random_log: Add KuaiRand's randomly exposed videos.
+        options: What only some data sets have.
 
     Returns:
         The number of rows written, by table.
 
     Raises:
-        UsageError: The name is unknown, or ``out`` is not empty.
+        UsageError: The name is unknown, the data set lacks an option, or ``out`` is not empty.
         DataError: Files are missing, ambiguous or malformed.
         StorageError: ``out`` cannot be written.
     """
@@ -56,5 +65,5 @@ def import_logs(name: str, raw: Path, out: Path, *, random_log: bool = False) ->
             hint=f"known: {', '.join(DATASETS)}",
         )
     with create_logs(Path(out)) as logs:
-        DATASETS[name](Path(raw), random_log).write(logs)
+        DATASETS[name](Path(raw), options).write(logs)
     return dict(logs.rows)

@@ -18,9 +18,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hemix.errors import DataError
+from hemix.lab.datasets.kuairand_protocol import KuaiRandProtocol, distinct_days, find_protocol
 from hemix.lab.datasets.kuairand_schema import kuairand_schema
 from hemix.lab.datasets.layouts import detect_layout
 from hemix.lab.datasets.logs_writer import LogsWriter
+from hemix.lab.datasets.options import ImportOptions
 from hemix.lab.datasets.raw_files import (
     DATE,
     IDS,
@@ -111,6 +113,8 @@ class KuaiRand:
 
     Table ``impressions`` has every column of the log, so that equal rows are true duplicates.
     ``is_click`` becomes ``click``; ``long_view`` is 1 where a video was clicked and viewed long.
+    With a protocol ``long_view`` is the log's own, and with ``random_test`` the test split holds
+    the randomly exposed impressions. The events stay those of the standard logs.
 
     Table ``events`` has the timeless watched videos, oldest first within a user (``position``
     counts them), then one event per impression. ``action`` is the strongest of like, long (click
@@ -126,11 +130,15 @@ class KuaiRand:
     users: RawFile
     history: RawFile | None = None
     schema: Schema
+    protocol: KuaiRandProtocol | None = None
+    random_test: RawFile | None = None
+    """With a protocol: the log whose impressions are the test split"""
 
     def check(self) -> None:
         """Raise DataError if a file cannot be opened or lacks a column."""
-        for file in (*self.logs, self.items, self.users, *([self.history] if self.history else [])):
-            file.check()
+        for file in (*self.logs, self.items, self.users, self.history, self.random_test):
+            if file is not None:
+                file.check()
 
     def write(self, logs: LogsWriter) -> None:
         """Write the four tables and the schema, chunk by chunk.
@@ -139,10 +147,7 @@ class KuaiRand:
         """
         for chunk in self.history.chunks() if self.history else ():
             logs.write("events", timeless_events(chunk))
-        for chunk in itertools.chain.from_iterable(log.chunks() for log in self.logs):
-            impressions, events = impressions_and_events(chunk)
-            logs.write("impressions", impressions)
-            logs.write("events", events)
+        self._write_impressions(logs)
         for chunk in self.items.chunks():
             logs.write("items", items(chunk))
         for chunk in self.users.chunks():
@@ -161,52 +166,84 @@ class KuaiRand:
                 )
         logs.write_schema(self.schema)
 
+    def _write_impressions(self, logs: LogsWriter) -> None:
+        """Write the impressions with one event for each."""
+        days = set[int]()
+        clicked_alone = self.protocol is None
+        for chunk in itertools.chain.from_iterable(log.chunks() for log in self.logs):
+            impressions, events = impressions_and_events(chunk, clicked_alone=clicked_alone)
+            if self.protocol is not None and self.random_test is not None:
+                impressions = self.protocol.without_test(impressions)
+            logs.write("impressions", impressions)
+            logs.write("events", events)
+            days |= distinct_days(impressions)
+        if self.protocol is None:
+            return
+        for chunk in self.random_test.chunks() if self.random_test else ():
+            impressions, _ = impressions_and_events(chunk, clicked_alone=clicked_alone)
+            impressions = self.protocol.only_test(impressions)
+            logs.write("impressions", impressions)
+            days |= distinct_days(impressions)
+        if days:
+            self.protocol.check_days(days, self.logs[0].path.parent)
 
-def open_kuairand(raw: Path, random_log: bool) -> KuaiRand:
+
+def open_kuairand(raw: Path, options: ImportOptions) -> KuaiRand:
     """Find and check the files in ``raw`` or ``raw/data``.
 
     Args:
         raw: The folder with the raw files.
-        random_log: Include the log of randomly exposed videos.
+        options: Whether to include the log of randomly exposed videos, and the protocol. With a
+            protocol that log is the test split.
 
     Raises:
         DataError: A file is missing, cannot be opened or lacks a column.
+        UsageError: The protocol is unknown.
     """
+    protocol = find_protocol(options.protocol)
     layouts: dict[str, Callable[[Path], list[Path]]] = {"slice": _slice_files}
     layouts |= {size: partial(_official_files, size) for size in ("pure", "1k", "27k")}
     layout, folder = detect_layout("kuairand", (raw, raw / "data"), layouts)
     files = layouts[layout](folder)
-    if random_log and layout == "slice":
+    random_path = folder / f"{_RANDOM_LOG}_{layout}.csv"
+    if options.random_log and layout == "slice":
         raise DataError(
             f"{folder}: the slice has no log of random exposure; the official layouts have "
             f"{_RANDOM_LOG}_S.csv",
             code="missing_file",
             field=str(folder),
         )
-    if random_log:
-        files.append(folder / f"{_RANDOM_LOG}_{layout}.csv")
-        if not files[-1].is_file():
-            raise DataError(
-                f"{files[-1]}: no such file; it is needed for the log of random exposure",
-                code="missing_file",
-                field=str(files[-1]),
-            )
+    if options.random_log and not random_path.is_file():
+        raise DataError(
+            f"{random_path}: no such file; it is needed for the log of random exposure",
+            code="missing_file",
+            field=str(random_path),
+        )
+    if options.random_log and protocol is None:
+        files.append(random_path)
     items_file, users_file, *logs = files
     if layout == "slice":
         text, history, lengths = None, logs.pop(0), (200, 50)
     else:
         text, history, lengths = TextFormat(), None, (1000, 100)
+
+    def log_file(path: Path) -> RawFile:
+        optional = frozenset({"is_rand"})
+        return RawFile(path=path, columns=_LOG_COLUMNS, text=text, optional=optional)
+
     dataset = KuaiRand(
-        logs=tuple(
-            RawFile(path=path, columns=_LOG_COLUMNS, text=text, optional=frozenset({"is_rand"}))
-            for path in logs
-        ),
+        logs=tuple(map(log_file, logs)),
         items=RawFile(path=items_file, columns=_ITEM_COLUMNS, text=text),
         users=RawFile(path=users_file, columns=_USER_COLUMNS, text=text),
         history=RawFile(path=history, columns=_HISTORY_COLUMNS) if history else None,
         schema=kuairand_schema(
-            f"kuairand-{layout}", global_length=lengths[0], realtime_length=lengths[1]
+            f"kuairand-{layout}" + (f"-{protocol.name}" if protocol else ""),
+            global_length=lengths[0],
+            realtime_length=lengths[1],
+            protocol=protocol,
         ),
+        protocol=protocol,
+        random_test=log_file(random_path) if options.random_log and protocol else None,
     )
     dataset.check()
     return dataset
@@ -230,15 +267,21 @@ def _official_files(size: str, folder: Path) -> list[Path]:
     ]
 
 
-def impressions_and_events(chunk: RawChunk) -> tuple[pa.Table, pa.Table]:
-    """Convert log rows to impressions and one event per impression."""
+def impressions_and_events(chunk: RawChunk, *, clicked_alone: bool) -> tuple[pa.Table, pa.Table]:
+    """Convert log rows to impressions and one event per impression.
+
+    Args:
+        chunk: Rows of a log.
+        clicked_alone: Whether a long view counts as the label only where the video was clicked.
+    """
     chunk.require_values("user_id", "video_id", "date", "time_ms")
     table = chunk.table
     click, like = chunk.flags("is_click"), chunk.flags("is_like")
-    long_view = click & chunk.flags("long_view")
+    viewed = chunk.flags("long_view")
+    long_view = click & viewed
     derived = {
         "click": pa.array(click.astype(np.int8)),
-        "long_view": pa.array(long_view.astype(np.int8)),
+        "long_view": pa.array((long_view if clicked_alone else viewed).astype(np.int8)),
     }
     if "is_rand" not in table.column_names:
         table = table.append_column("is_rand", pa.array(np.zeros(len(table), np.int64)))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from hemix.lab.datasets.kuairand_protocol import KuaiRandProtocol
 from hemix.schema import Schema
 
 __all__ = ["kuairand_schema"]
@@ -77,14 +78,25 @@ _STATISTICS = {
 }
 
 
-def kuairand_schema(name: str, *, global_length: int, realtime_length: int) -> Schema:
+def kuairand_schema(
+    name: str,
+    *,
+    global_length: int,
+    realtime_length: int,
+    protocol: KuaiRandProtocol | None = None,
+) -> Schema:
     """Make the schema of KuaiRand logs.
 
     Args:
         name: Name of the data set.
         global_length: Maximum number of history events before today.
         realtime_length: Maximum number of history events of today.
+        protocol: A public comparison, whose days and label replace the usual ones.
     """
+    labels: dict[str, Any] = {"click": {}, "long_view": {"given": "click"}}
+    split: dict[str, int] = {"valid": 20220505, "test": 20220507}
+    if protocol is not None:
+        labels, split = {protocol.label: {}}, protocol.boundaries
     tables = {"events": "events.parquet", "items": "items.parquet", "users": "users.parquet"}
     return Schema.model_validate(
         {
@@ -101,12 +113,12 @@ def kuairand_schema(name: str, *, global_length: int, realtime_length: int) -> S
                 "realtime_window": "day",
                 "counts": True,
             },
-            "labels": {"click": {}, "long_view": {"given": "click"}},
+            "labels": labels,
             "statistics": {
                 f"{label}_{name}": {"label": label, "by": by}
-                for label in ("click", "long_view")
+                for label in labels
                 for name, by in _STATISTICS.items()
             },
-            "split": {"column": "date", "valid": 20220505, "test": 20220507},
+            "split": {"column": "date", **split},
         }
     )

@@ -39,7 +39,7 @@ def detect_layout(
     for folder in folders:
         for name, files_in in layouts.items():
             expected = files_in(folder)
-            missing = [path.name for path in expected if not path.is_file()]
+            missing = [_name(path, folder) for path in expected if not path.is_file()]
             if not missing:
                 complete.append((name, folder))
             elif len(missing) < len(expected):
@@ -61,7 +61,7 @@ def detect_layout(
             field=str(folder / missing[0]),
         )
     expected_files = "; ".join(
-        f"{name}: {', '.join(path.name for path in files_in(first))}"
+        f"{name}: {', '.join(_name(path, first) for path in files_in(first))}"
         for name, files_in in layouts.items()
     )
     raise DataError(
@@ -69,3 +69,8 @@ def detect_layout(
         code="missing_file",
         field=str(first),
     )
+
+
+def _name(path: Path, folder: Path) -> str:
+    """A file's name below the folder, such as ``train/news.tsv``."""
+    return path.relative_to(folder).as_posix()

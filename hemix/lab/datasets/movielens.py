@@ -17,9 +17,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hemix.data.jagged_array import offsets_of
-from hemix.errors import DataError, UsageError
+from hemix.errors import DataError
 from hemix.lab.datasets.layouts import detect_layout
 from hemix.lab.datasets.logs_writer import LogsWriter
+from hemix.lab.datasets.options import ImportOptions
 from hemix.lab.datasets.raw_files import (
     INTEGER,
     NUMBER,
@@ -120,21 +121,18 @@ def _no_rows(path: Path, expected: str) -> DataError:
     return DataError(f"{path}: expected {expected}, found no row", code="no_rows", field=str(path))
 
 
-def open_movielens(raw: Path, random_log: bool) -> MovieLens:
+def open_movielens(raw: Path, options: ImportOptions) -> MovieLens:
     """Find and check the files in ``raw``.
 
     Args:
         raw: The folder with the raw files.
-        random_log: Must be false; only KuaiRand has a log of random exposure.
+        options: None; MovieLens has no options.
 
     Raises:
         DataError: A file is missing, cannot be opened or lacks a column.
-        UsageError: ``random_log`` is true.
+        UsageError: An option is given.
     """
-    if random_log:
-        raise UsageError(
-            "import movielens: --random-log: only kuairand has such a log", field="--random-log"
-        )
+    options.refuse_all("movielens")
     layouts = {
         name: lambda folder, names=names: [folder / n for n in names]
         for name, names in _FILES.items()

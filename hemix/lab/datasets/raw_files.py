@@ -30,7 +30,10 @@ __all__ = [
     "INTEGER",
     "INTEGRAL_FLOAT",
     "NUMBER",
+    "NUMBERS",
     "TEXT",
+    "TIME",
+    "TIMES",
     "ColumnType",
     "RawChunk",
     "RawFile",
@@ -61,6 +64,9 @@ NUMBER = ColumnType("a number", pa.float64(), pa.float64())
 TEXT = ColumnType("text", pa.string(), pa.string())
 DATE = ColumnType("a date such as 2022-04-10", pa.date32(), pa.date32())
 IDS = ColumnType("a list of whole numbers", pa.list_(pa.int64()), pa.list_(pa.int64()))
+NUMBERS = ColumnType("a list of numbers", pa.list_(pa.float64()), pa.list_(pa.float64()))
+TIME = ColumnType("a time", pa.timestamp("us"), pa.timestamp("us"))
+TIMES = ColumnType("a list of times", pa.list_(pa.timestamp("us")), pa.list_(pa.timestamp("us")))
 
 
 @dataclass(frozen=True, kw_only=True)

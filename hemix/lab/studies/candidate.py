@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,14 +64,3 @@ class Candidate:
                 "processes of a study can import"
             )
         return {"imports": [str(entry.file)]}
-
-    @property
-    def cost_key(self) -> str:
-        """Hash of the settings that affect the cost of an impression."""
-        content = self.settings.model_dump(mode="json")
-        for name in ("table_learning_rate", "dense_learning_rate", "seed"):
-            content["train"].pop(name, None)
-        content["model"].pop("dropout", None)
-        return hashlib.sha256(
-            json.dumps([content, self.history_events_max], sort_keys=True).encode()
-        ).hexdigest()[:16]

@@ -23,7 +23,7 @@ from hemix.lab.studies.trial import EvaluatedSplit
 from hemix.models import find_model, model_names
 from hemix.settings import of_model
 
-__all__ = ["CompareConfig", "compare"]
+__all__ = ["CompareConfig", "compare", "make_candidates"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +65,7 @@ def compare(
     """
     config, options = config or CompareConfig(), options or StudyOptions()
     base = config.overrides()
-    candidates = _make_candidates(config.models, base)
+    candidates = make_candidates(config.models, base)
     if config.seeds < 1:
         raise UsageError(f"--seeds {config.seeds}: expected 1 or more", field="--seeds")
     primary = _parse_primary(config.primary, [candidate.label for candidate in candidates])
@@ -110,10 +110,19 @@ def _search_points(search: str | Path | None, base: Mapping[str, Any]) -> Points
     return default_points(base) if search == "default" else read_points(search)
 
 
-def _make_candidates(
+def make_candidates(
     models: Sequence[str] | Mapping[str, Mapping[str, Any]] | None, base: Mapping[str, Any]
 ) -> list[Candidate]:
-    """Make the candidates, with the settings of ``base`` that their models have."""
+    """Make the candidates of a study.
+
+    Args:
+        models: See :class:`CompareConfig`.
+        base: Settings by ``section.name``; each candidate gets those that its model has.
+
+    Raises:
+        UsageError: A model is unknown or named twice, or there is none.
+        SettingsError: A setting is unknown or invalid.
+    """
     if isinstance(models, Mapping):
         settings_by_label = models
     else:

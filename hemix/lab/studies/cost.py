@@ -76,7 +76,7 @@ def _plan_stage(stage: Stage, costs: dict[str, float | None], threads: int) -> S
         if trial.is_trained:
             seconds += _START_SECONDS
             continue
-        key = trial.candidate.cost_key
+        key = trial.cost_key
         if key not in costs:
             costs[key] = _measure_cost(trial, threads)
         cost = costs[key]
@@ -132,9 +132,9 @@ def _seconds_per_impression(content: dict[str, Any]) -> float:
     included.
     """
     import_files(content.get("imports", ()))
-    settings = parse_settings(content["settings"])
     data = Dataset(content["data"], history_events_max=content["history_events_max"])
     split = data.split("train")
+    settings = parse_settings(content["settings"]).resolved(split.impressions)
     sampler = RequestSampler(split, batch_size=settings.train.batch_size)
     model = build_model(data.spec, settings.model, seed=0).train()
     optimizers = Optimizers(model, settings.train, total_steps=1000)

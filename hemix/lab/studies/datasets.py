@@ -18,7 +18,7 @@ import numpy as np
 from hemix.data.dataset import Dataset
 from hemix.errors import DataError
 from hemix.evaluation.metrics import Array
-from hemix.runs.evaluation import full_log_weights
+from hemix.runs.sampling import full_log_weights
 from hemix.validation import first_difference
 
 __all__ = ["EvaluatedRows", "StudyDataset", "evaluated_rows", "open_datasets"]

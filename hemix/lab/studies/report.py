@@ -12,7 +12,7 @@ from hemix.evaluation import charts, wording
 from hemix.evaluation.report import render
 from hemix.files import write_text
 
-__all__ = ["headline", "write_study_report"]
+__all__ = ["headline", "study_conditions", "write_study_report"]
 
 _TITLES = {
     "compare": "Comparison of models",
@@ -22,6 +22,9 @@ _TITLES = {
 _METRICS = (
     ("AUC", "auc", 4),
     ("GAUC", "gauc", 4),
+    ("by positives", "gauc_by_positives", 4),
+    ("MRR of requests", "mrr", 4),
+    ("nDCG@10 of users", "user_ndcg_at_10", 4),
     ("log loss", "logloss", 4),
     ("NE", "ne", 4),
     ("PCOC", "pcoc", 3),
@@ -72,6 +75,7 @@ def write_study_report(path: Path, kind: str, content: Mapping[str, Any]) -> Non
         rows = [[failure["trial"], failure["error"]] for failure in content["failed"]]
         table = {"title": "", "columns": ["trial", "error"], "rows": rows}
         sections.append(_section("Failures", tables=[table]))
+    trials = [trial for model in content["models"].values() for trial in model["trials"]]
     page = render(
         "study.html.j2",
         package="hemix.lab",
@@ -79,7 +83,7 @@ def write_study_report(path: Path, kind: str, content: Mapping[str, Any]) -> Non
         title=_TITLES[kind],
         headline=headline(kind, content, tasks[0]),
         sections=sections,
-        facts=_facts(content),
+        facts=study_conditions(content, trials),
         glossary=(*wording.GLOSSARY, *_GLOSSARY),
     )
     write_text(path, page)
@@ -218,8 +222,22 @@ def _metric_table(models: Mapping[str, Any], task: str) -> dict[str, Any]:
             for _, key, digits in present
         ]
         rows.append([_model_name(label), *values])
+    rows += _baseline_rows(
+        next(iter(models.values()))["tasks"][task], [key for _, key, _ in present]
+    )
     columns = ["", *(name for name, _, _ in present)]
     return {"title": wording.words(task), "columns": columns, "rows": rows}
+
+
+def _baseline_rows(metrics: Mapping[str, Any], columns: Sequence[str]) -> list[list[str]]:
+    """Rows of the trivial rules, which are the same beside every model."""
+    rows = []
+    for name, title in wording.BASELINE_NAMES.items():
+        keys = [f"{name}_{column}" for column in columns]
+        if any(key in metrics for key in keys):
+            values = [f"{metrics[key]['mean']:.4f}" if key in metrics else "–" for key in keys]
+            rows.append([title, *values])
+    return rows
 
 
 def _cost_table(models: Mapping[str, Any]) -> dict[str, Any]:
@@ -270,12 +288,18 @@ def _axis_name(fit: Mapping[str, Any]) -> str:
     return wording.words(fit["axis"])
 
 
-def _facts(content: Mapping[str, Any]) -> list[tuple[str, str]]:
+def study_conditions(
+    content: Mapping[str, Any], trials: Sequence[Mapping[str, Any]]
+) -> list[tuple[str, str]]:
+    """Describe data, seeds, machine and code of a study as (name, value) pairs.
+
+    Args:
+        content: The content of the study's JSON file.
+        trials: Its trials, as the models' summaries list them.
+    """
     machine = content["machine"]
     rows = sum(dataset["rows"][content["split"]] for dataset in content["datasets"])
-    digests = sorted(
-        {trial["code"] for model in content["models"].values() for trial in model["trials"]}
-    )
+    digests = sorted({trial["code"] for trial in trials})
     warning = ": trials of several versions" if len(digests) > 1 else ""
     return [
         ("datasets", ", ".join(dataset["name"] for dataset in content["datasets"])),

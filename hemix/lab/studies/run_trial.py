@@ -141,7 +141,9 @@ def flops_per_impression(run: Run, dataset: Dataset) -> float | None:
         Operations per impression, or None for a model without matrix products.
     """
     split = dataset.split("valid")
-    sampler = RequestSampler(split, batch_size=run.settings.train.batch_size)
+    train_rows = dataset.manifest["splits"]["train"]["rows"]
+    settings = run.settings.resolved(train_rows)
+    sampler = RequestSampler(split, batch_size=settings.train.batch_size)
     flops = impressions = 0
     for batch in split.batches(sampler, steps=range(min(_FLOP_BATCHES, sampler.steps)), workers=0):
         with flop_counter() as counter:

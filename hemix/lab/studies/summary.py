@@ -19,6 +19,7 @@ from hemix.evaluation.differences import (
     paired_difference,
 )
 from hemix.evaluation.metrics import UndefinedMetric
+from hemix.evaluation.wording import BASELINE_NAMES
 from hemix.lab.studies.datasets import EvaluatedRows, StudyDataset, evaluated_rows
 from hemix.lab.studies.study import TrialsByLabel
 from hemix.lab.studies.trial import EvaluatedSplit, Trial
@@ -36,6 +37,18 @@ METRICS = (
     "auc",
     "gauc",
     "gauc_coverage",
+    "gauc_by_positives",
+    "ndcg_at_5",
+    "ndcg_at_10",
+    "mrr",
+    "hit_rate_at_5",
+    "hit_rate_at_10",
+    "user_ndcg_at_5",
+    "user_ndcg_at_10",
+    "user_ndcg_at_5_all",
+    "user_recall_at_5",
+    "user_recall_at_10",
+    "techjam_score",
     "logloss",
     "ne",
     "pcoc",
@@ -43,7 +56,7 @@ METRICS = (
     "ece_floor",
     "oracle_auc",
     "oracle_distance",
-    "popularity_auc",
+    *(f"{name}_{metric}" for name in BASELINE_NAMES for metric in ("auc", "logloss")),
 )
 
 MeasuredTrials = list[dict[int, MetricEstimate]]

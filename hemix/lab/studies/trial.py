@@ -21,7 +21,7 @@ from hemix.formats import SavedFormat
 from hemix.lab.studies.candidate import Candidate
 from hemix.lab.studies.datasets import StudyDataset
 from hemix.models import find_model
-from hemix.settings import Settings
+from hemix.settings import ResolvedSettings
 
 __all__ = ["DEFINITION_FILE", "TRIALS_FOLDER", "TRIAL_FORMAT", "EvaluatedSplit", "Trial"]
 
@@ -45,10 +45,21 @@ class Trial:
     seed: int
 
     @cached_property
-    def settings(self) -> Settings:
-        """The candidate's settings with this trial's seed."""
+    def settings(self) -> ResolvedSettings:
+        """The candidate's settings with this trial's seed, ``auto`` resolved by the train rows."""
         train = self.candidate.settings.train.model_copy(update={"seed": self.seed})
-        return self.candidate.settings.model_copy(update={"train": train})
+        settings = self.candidate.settings.model_copy(update={"train": train})
+        return settings.resolved(self.dataset.train_rows)
+
+    @property
+    def cost_key(self) -> str:
+        """Hash of the settings that affect the cost of an impression."""
+        content = self.settings.model_dump(mode="json")
+        for name in ("table_learning_rate", "dense_learning_rate", "warmup_steps", "seed"):
+            content["train"].pop(name)
+        content["model"].pop("dropout", None)
+        of_trial = [content, self.candidate.history_events_max]
+        return hashlib.sha256(json.dumps(of_trial, sort_keys=True).encode()).hexdigest()[:16]
 
     @cached_property
     def name(self) -> str:
@@ -86,7 +97,7 @@ class Trial:
             "data_digest": self.dataset.digest,
             "seed": self.seed,
             "history_events_max": self.candidate.history_events_max,
-            "cost_key": self.candidate.cost_key,
+            "cost_key": self.cost_key,
             "settings": self.settings.model_dump(mode="json"),
             **self.candidate.imports(),
         }

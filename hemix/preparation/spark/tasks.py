@@ -13,6 +13,7 @@ from typing import Generic, TypeVar
 
 from hemix.errors import HemixError
 from hemix.files import storage_errors
+from hemix.preparation.allocation import arrow_on_malloc
 
 __all__ = ["Attempt", "Task"]
 
@@ -53,7 +54,7 @@ class Task(Generic[Argument, Answer]):
                 yield Attempt(number=number, folder=folder)
                 continue
             try:
-                with storage_errors(folder):
+                with storage_errors(folder), arrow_on_malloc():
                     folder.mkdir(parents=True)
                     answer = self.function(argument, folder)
             except HemixError as error:

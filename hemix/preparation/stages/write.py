@@ -161,7 +161,11 @@ class _Writer:
 
     def _write_splits(self, rates: LabelRates) -> dict[str, SplitCounts]:
         truth = None if self._task.truth is None else load_array(self._task.truth)
-        writers = [SplitWriter(self._folder, name, self._schema, truth=truth) for name in SPLITS]
+        int64_keys = self._job.logs.row_keys_are_int64
+        writers = [
+            SplitWriter(self._folder, name, self._schema, truth=truth, int64_keys=int64_keys)
+            for name in SPLITS
+        ]
         for rows in read_ranges(self._task.cleaned, IMPRESSIONS):
             rows = self._lookup.with_versions(rows, "request_time_ms")
             split = np.asarray(rows["split"])
@@ -208,6 +212,7 @@ class _Writer:
             labels=known_labels(self._job, rows, self._task.span),
             weight=np.asarray(rows["weight"]) if "weight" in rows else np.ones(count, np.float32),
             log_row=np.asarray(rows["log_row"]),
+            row_key=rows.get("row_key"),
         )
 
     def _numbers(self, level: str, rows: Rows) -> Array:

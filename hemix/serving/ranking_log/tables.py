@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from hemix.data.jagged_array import range_positions
 from hemix.data.spec import TIMELESS_MS
@@ -148,6 +149,11 @@ class LogTables:
             columns[column] = rows.repeat(values, type_)
         for column, type_ in raw.cross.items():
             columns[column] = rows.from_fields(partial(raw.cross_value, column), type_)
+        row_key = schema.roles.row_key
+        if row_key is not None and row_key not in columns:
+            of_ranking = pc.cast(columns[self.request_id], pa.string())
+            ranks = pc.cast(pa.array(rows.rank), pa.string())
+            columns[row_key] = pc.binary_join_element_wise(of_ranking, ranks, ":")
         return columns
 
     def _label_columns(self, rows: _CandidateRows) -> dict[str, pa.Array]:

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from hemix.cli.app import app
 from hemix.errors import UsageError
-from hemix.lab.benchmarks import BENCHMARKS, run_benchmark, score, train
+from hemix.lab.benchmarks import BENCHMARKS, BenchOptions, run_benchmark, score, train
 from tests.lab.benchmarks.conftest import PEAK_BYTES, PEAK_FLOPS
 from tests.lab.benchmarks.figures import MACHINE_KEYS, assert_figures
 from tests.refusals import raises
@@ -150,16 +150,18 @@ def test_mfu_at_its_smallest_size(tmp_path: Path) -> None:
         ({"size": "tiny"}, "score"),
         ({"seconds": 1.0}, "train"),
         ({"device": "cpu"}, "costs"),
+        ({"processes": 2}, "growth"),
+        ({"partitions": 2}, "loader"),
     ],
 )
 def test_option_of_another_benchmark_is_a_usage_error(option: dict[str, Any], name: str) -> None:
     (flag,) = option
     with raises(UsageError, name, field=f"--{flag}"):
-        run_benchmark(name, **option)
+        run_benchmark(name, options=BenchOptions(**option))
 
 
 def test_unknown_names_are_usage_errors() -> None:
     with raises(UsageError, "'speed'", ", ".join(BENCHMARKS), code="unknown_name", field="name"):
         run_benchmark("speed")
     with raises(UsageError, "huge", "tiny, base, small, large", field="--size"):
-        run_benchmark("mfu", size="huge")
+        run_benchmark("mfu", options=BenchOptions(size="huge"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pyarrow.parquet as pq
+import pytest
 
 from hemix.lab.benchmarks.growth import run
 from hemix.runs.folder import Run
@@ -24,6 +25,7 @@ KEYS = {
 RATIO_KEYS = {"prepare_times", "train_times", "times", "processor_times"}
 
 
+@pytest.mark.slow
 def test_both_cases_are_prepared_and_trained(tmp_path: Path) -> None:
     figures = run(scale=0.0005, out=tmp_path)
     small, large = figures["cases"]

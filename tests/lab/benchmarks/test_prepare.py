@@ -7,6 +7,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from hemix.errors import HemixError
+from hemix.lab.benchmarks import BenchOptions, run_benchmark
 from hemix.lab.benchmarks.prepare import run
 from hemix.lab.benchmarks.synthetic_logs import write_logs
 from tests.lab.benchmarks.figures import assert_figures
@@ -18,8 +19,11 @@ KEYS = {
     "events",
     "users",
     "items",
+    "processes",
+    "partitions",
     "rows_per_second",
     "ours_seconds",
+    "ours_processor_seconds",
     "ours_peak_bytes",
     "limit_bytes",
     "within_limit",
@@ -38,6 +42,13 @@ def test_small_run_measures_time_and_memory(tmp_path: Path) -> None:
     assert figures["machine"]["cores"] >= 1
     assert pq.read_metadata(tmp_path / "logs" / "impressions.parquet").num_rows == 5000
     assert (tmp_path / "data" / "manifest.json").is_file()
+
+
+def test_processes_and_partitions_are_those_asked_for() -> None:
+    options = BenchOptions(processes=2, partitions=3)
+    (case,) = run_benchmark("prepare", scale=0.0001, options=options)["cases"]
+    assert (case["processes"], case["partitions"]) == (2, 3)
+    assert case["ours_processor_seconds"] > 0
 
 
 def test_same_seed_gives_the_same_logs(tmp_path: Path) -> None:

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from hemix.lab.benchmarks import run_benchmark
+from hemix.lab.benchmarks import BenchOptions, run_benchmark
 from hemix.lab.benchmarks.load_generator import LoadPlan, RequestStream, generate_load
 
 
 @pytest.mark.slow
 def test_every_load_gets_responses(rich_run: Path) -> None:
-    figures = run_benchmark("serve", scale=0.03, run=rich_run)
+    figures = run_benchmark("serve", scale=0.03, options=BenchOptions(run=rich_run))
     cases = {(case["name"], case["stream"]): case for case in figures["cases"]}
     assert len(cases) == 7
     for case in cases.values():
@@ -31,7 +31,7 @@ def test_every_load_gets_responses(rich_run: Path) -> None:
 
 @pytest.mark.slow
 def test_seconds_run_only_the_mix(rich_run: Path) -> None:
-    figures = run_benchmark("serve", scale=0.03, run=rich_run, seconds=2)
+    figures = run_benchmark("serve", scale=0.03, options=BenchOptions(run=rich_run, seconds=2))
     assert {case["name"] for case in figures["cases"]} == {"serve mix"}
     assert {case["stream"] for case in figures["cases"]} == {"rank 500", "rank 50", "events 10"}
 

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from hemix.lab.benchmarks import run_benchmark
+from hemix.lab.benchmarks import BenchOptions, run_benchmark
 from hemix.lab.benchmarks.comparison import growth_exponents
 from hemix.lab.benchmarks.sweep_chart import draw_sweeps
 
@@ -52,7 +52,7 @@ def test_chart_has_a_panel_for_the_crossover(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("no_peaks")
 @pytest.mark.parametrize("name", ["score", "train"])
 def test_measured_sweep_is_drawn(tmp_path: Path, name: str) -> None:
-    figures = run_benchmark(name, scale=0.02, sweep=True)
+    figures = run_benchmark(name, scale=0.02, options=BenchOptions(sweep=True))
     draw_sweeps(figures, tmp_path / "sweep.svg")
     assert panels(tmp_path / "sweep.svg") == 2
     if name == "train":

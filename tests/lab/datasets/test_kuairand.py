@@ -11,7 +11,7 @@ import pytest
 
 from hemix.errors import DataError
 from hemix.features import Categorical, Numeric
-from hemix.lab.datasets import import_logs, raw_files
+from hemix.lab.datasets import ImportOptions, import_logs, raw_files
 from hemix.schema import Schema
 from tests.lab.datasets.kuairand_files import ROWS, log_row, write_official, write_pure, write_slice
 from tests.refusals import raises
@@ -169,7 +169,10 @@ def test_random_log_is_read_only_on_request(tmp_path: Path) -> None:
     raw_folder = write_official(tmp_path / "raw", "1k", logs)
     assert import_logs("kuairand", raw_folder, tmp_path / "without")["impressions"] == 2
     assert (
-        import_logs("kuairand", raw_folder, tmp_path / "with", random_log=True)["impressions"] == 3
+        import_logs("kuairand", raw_folder, tmp_path / "with", ImportOptions(random_log=True))[
+            "impressions"
+        ]
+        == 3
     )
     assert rows_of(tmp_path / "with" / "impressions.parquet", ["time_ms", "is_rand"]) == [
         (1000, 0),
@@ -179,7 +182,7 @@ def test_random_log_is_read_only_on_request(tmp_path: Path) -> None:
     pure = write_pure(tmp_path / "pure")
     missing = pure / "data" / "log_random_4_22_to_5_08_pure.csv"
     with raises(DataError, code="missing_file", field=missing):
-        import_logs("kuairand", pure, tmp_path / "none", random_log=True)
+        import_logs("kuairand", pure, tmp_path / "none", ImportOptions(random_log=True))
 
 
 def test_import_is_deterministic(tmp_path: Path) -> None:

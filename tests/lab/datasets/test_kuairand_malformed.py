@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from hemix.errors import DataError, UsageError
-from hemix.lab.datasets import DATASETS, import_logs
+from hemix.lab.datasets import DATASETS, ImportOptions, import_logs
 from tests.lab.datasets.kuairand_files import ROWS, VIDEO, write_official, write_pure, write_slice
 from tests.refusals import raises
 
@@ -25,7 +25,9 @@ def assert_rejected(
     """The import fails with class, code, field and values, and leaves no folder."""
     before = sorted(p.name for p in tmp_path.iterdir())
     with raises(DataError, *values, code=code, field=field):
-        import_logs("kuairand", raw_folder, tmp_path / "new" / "logs", random_log=random_log)
+        import_logs(
+            "kuairand", raw_folder, tmp_path / "new" / "logs", ImportOptions(random_log=random_log)
+        )
     assert sorted(p.name for p in tmp_path.iterdir()) == before
 
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hemix.errors import DataError, UsageError
-from hemix.lab.datasets import import_logs, raw_files
+from hemix.lab.datasets import ImportOptions, import_logs, raw_files
 from hemix.lab.datasets.movielens import times_at
 from hemix.lab.datasets.raw_files import INTEGER, RawFile, TextFormat
 from hemix.schema import Schema
@@ -321,4 +321,4 @@ def test_incomplete_or_missing_layout_is_rejected(tmp_path: Path) -> None:
     layouts = ("movielens", "ml-100k: u.data, u.item, u.user; ml-1m: rat")
     assert_rejected(folder, tmp_path, *layouts, code="missing_file", field=folder)
     with raises(UsageError, "kuairand", field="--random-log"):
-        import_logs("movielens", folder, tmp_path / "logs", random_log=True)
+        import_logs("movielens", folder, tmp_path / "logs", ImportOptions(random_log=True))

@@ -72,6 +72,6 @@ def test_candidate_that_cannot_be_timed_is_unknown(make_trial: MakeTrial) -> Non
 
 
 def test_learning_rates_do_not_change_the_cost_key(make_trial: MakeTrial) -> None:
-    key = make_trial().candidate.cost_key
-    assert make_trial(**{"train.dense_learning_rate": 0.5}).candidate.cost_key == key
-    assert make_trial(**{"model.token_width": 16}).candidate.cost_key != key
+    key = make_trial().cost_key
+    assert make_trial(**{"train.dense_learning_rate": 0.5}).cost_key == key
+    assert make_trial(**{"model.token_width": 16}).cost_key != key

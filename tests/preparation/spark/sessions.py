@@ -29,7 +29,7 @@ def spark_session(master: str, folder: Path, **settings: str) -> Iterator[Any]:
         folder: Receives Spark's temporary files and tables.
         settings: Further settings, with ``__`` for dots.
     """
-    require_spark()
+    require_spark(folder)
     from pyspark.sql import SparkSession
 
     builder = SparkSession.builder.master(master).appName("hemix tests")
@@ -43,8 +43,12 @@ def spark_session(master: str, folder: Path, **settings: str) -> Iterator[Any]:
         session.stop()
 
 
-def require_spark() -> None:
-    """Skip the test loudly without Java or pyspark; executors import this package."""
+def require_spark(folder: Path) -> None:
+    """Skip the test loudly without Java or pyspark; executors import this package.
+
+    Args:
+        folder: Receives the logs of local clusters, unless this process has a place for them.
+    """
     if shutil.which("java") is None:
         pytest.skip(
             "JAVA ABSENT: no Java runtime (Debian: apt-get install openjdk-17-jre-headless)"
@@ -52,8 +56,21 @@ def require_spark() -> None:
     if importlib.util.find_spec("pyspark") is None:
         pytest.skip("PYSPARK ABSENT: pip install 'hemix[spark]'")
     os.environ["PYSPARK_PYTHON"] = sys.executable
+    if "SPARK_HOME" not in os.environ:
+        os.environ["SPARK_HOME"] = str(_linked_home(folder / "spark"))
     paths = [str(_ROOT), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
     os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(filter(None, paths)))
+
+
+def _linked_home(home: Path) -> Path:
+    """A home of Spark with links to pyspark's files: a local cluster writes ``work`` into it."""
+    spec = importlib.util.find_spec("pyspark")
+    assert spec is not None and spec.origin is not None
+    home.mkdir(parents=True)
+    for path in Path(spec.origin).parent.iterdir():
+        if path.name != "work":
+            (home / path.name).symlink_to(path)
+    return home
 
 
 def write_defaults(folder: Path) -> Path:

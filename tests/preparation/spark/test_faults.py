@@ -17,7 +17,7 @@ import pytest
 from hemix.errors import ProcessLost
 from hemix.preparation import prepare
 from hemix.preparation.spark.engine import SparkEngine
-from tests.preparation.spark.same_bytes import file_hashes
+from tests.preparation.same_bytes import file_hashes
 from tests.preparation.spark.sessions import require_spark, spark_session, write_defaults
 
 pytestmark = pytest.mark.slow
@@ -152,7 +152,7 @@ class Started:
 
 @pytest.fixture
 def started(rich_logs: Path, tmp_path: Path) -> Iterator[Started]:
-    require_spark()
+    require_spark(tmp_path)
     out = tmp_path / "data"
     command = [sys.executable, "-m", "hemix", "prepare", str(rich_logs), "--out", str(out)]
     process = subprocess.Popen(

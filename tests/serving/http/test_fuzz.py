@@ -17,9 +17,11 @@ TOKEN = "admin-token-0123456789"
 
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
+@pytest.mark.parametrize("seed", [7, 8])  # more cases of one seed cost more each
 def test_schemathesis_finds_no_5xx_and_no_undescribed_answer(
-    rich_run: Path, tmp_path: Path
+    rich_run: Path, tmp_path: Path, seed: int
 ) -> None:
+    """2,000 cases, half of them of each seed."""
     registry = tmp_path / "registry"
     shutil.copytree(rich_run, registry / "rich" / "1")
     (tmp_path / "token").write_text(TOKEN)
@@ -40,15 +42,15 @@ def test_schemathesis_finds_no_5xx_and_no_undescribed_answer(
             "--phases",
             "coverage,fuzzing",
             "-n",
-            "250",
+            "100",
             "--seed",
-            "7",
+            str(seed),
         ]
         fuzz += ["-H", f"Authorization: Bearer {TOKEN}", "--no-color"]
         done = subprocess.run(fuzz, capture_output=True, text=True, cwd=tmp_path, timeout=1400)
         assert done.returncode == 0, done.stdout[-4000:]
         generated = re.search(r"([\d,]+) generated", done.stdout)
         assert generated is not None, done.stdout[-1000:]
-        assert int(generated[1].replace(",", "")) >= 2_000, done.stdout[-1000:]
+        assert int(generated[1].replace(",", "")) >= 1_000, done.stdout[-1000:]
         assert not [line for line in server.logs() if line.get("status", 0) >= 500]
         assert server.rank(["i1"]).status == 200

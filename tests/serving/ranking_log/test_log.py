@@ -27,7 +27,7 @@ from hemix.serving.idle_maintenance import IdleMaintenance
 from hemix.serving.ranking_log import LogCapacity, LoggingStore, RankingLog, RankingLogSet
 from hemix.serving.ranking_log.files import LOG_FORMAT
 from hemix.serving.ranking_log.replay import replay
-from hemix.serving.ranking_log.tables import LoggedRanking
+from hemix.serving.ranking_log.tables import LoggedRanking, LogTables
 from hemix.serving.stores import StoreLimits, open_store
 from hemix.serving.types import (
     Candidate,
@@ -204,6 +204,19 @@ def served_log(
 
 def served(request: RankRequest) -> LoggedRanking:
     return logged_ranking(request, {"click": 0.5})
+
+
+def test_rows_have_a_key_if_the_schema_names_one() -> None:
+    """So that a log reads like the logs of the schema's own table."""
+    schema = Schema.parse(
+        "name: small\nlabels: {click: {}}\nsplit: {valid: 2026-01-08, test: 2026-01-09}\n"
+        "roles: {row_key: impression_id}\n"
+    )
+    request = RankRequest(
+        id="r", user="u", time_ms=1_768_000_000_000, items=(Candidate("i"), Candidate("j"))
+    )
+    table = LogTables(schema).rankings([served(request), served(request)], ["first", "second"])
+    assert table["impression_id"].to_pylist() == ["first:0", "first:1", "second:0", "second:1"]
 
 
 def test_columns_of_rankings_and_their_order(tmp_path: Path) -> None:

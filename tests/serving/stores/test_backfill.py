@@ -509,3 +509,11 @@ def test_it_loads_no_torch(tmp_path: Path) -> None:
         [sys.executable, "-c", code, str(logs), db], capture_output=True, text=True
     )
     assert done.stdout == "False\n", done.stderr
+
+
+def test_tables_of_a_catalog_are_refused(hemix: Command, tmp_path: Path) -> None:
+    logs = write(tmp_path / "logs", PLAIN + "tables: {impressions: 'spark://lake.shown'}\n")
+    store = f"sqlite:///{tmp_path / 'store.db'}"
+    line = refused(hemix("store", "load", logs, "--store", store))
+    assert "tables.impressions" in line and "spark://lake.shown" in line
+    assert not (tmp_path / "store.db").exists()

@@ -1,4 +1,4 @@
-"""Files of dataset folders, to compare what two engines have written."""
+"""Files of dataset folders, to compare two preparations."""
 
 from __future__ import annotations
 

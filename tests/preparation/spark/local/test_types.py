@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -15,17 +15,10 @@ import pytest
 from hemix.errors import HemixError
 from hemix.preparation import prepare
 from hemix.preparation.spark.engine import SparkEngine
-from tests.preparation.spark.same_bytes import file_hashes
-from tests.preparation.spark.sessions import spark_session
+from tests.preparation.same_bytes import file_hashes
 
 ROWS = 60
 DAY = datetime(2026, 1, 5, tzinfo=UTC)
-
-
-@pytest.fixture(scope="module")
-def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    with spark_session("local[2]", tmp_path_factory.mktemp("spark")) as session:
-        yield session
 
 
 # -- columns ---------------------------------------------------------------------------------------

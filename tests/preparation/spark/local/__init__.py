@@ -1,0 +1,1 @@
+"""Tests on one Spark session of this machine."""
