@@ -12,16 +12,16 @@ from tests.models.test_sizes import city_spec
 @pytest.mark.parametrize(
     ("name", "block", "tiny", "base"),
     [
-        ("dlrm", None, 587_516, 2_736_380),
-        ("dcnv2", None, 1_000_008, 3_907_798),
-        ("wukong", None, 603_844, 2_905_524),
-        ("longer", None, 737_644, 3_337_132),
-        ("hyformer", None, 414_860, 2_192_796),
-        ("tokenmixer", None, 575_240, 3_116_508),
-        ("hstu", None, 359_940, 1_762_396),
-        ("rankmixer", None, 312_172, 1_698_476),
-        ("hemix", "rankmixer", 579_788, 3_211_628),
-        ("hemix", "transformer", 588_236, 3_261_548),
+        ("dlrm", None, 589_052, 2_737_916),
+        ("dcnv2", None, 1_024_632, 3_969_310),
+        ("wukong", None, 605_380, 2_907_060),
+        ("longer", None, 750_700, 3_363_244),
+        ("hyformer", None, 415_628, 2_194_332),
+        ("tokenmixer", None, 576_776, 3_119_580),
+        ("hstu", None, 372_228, 1_811_548),
+        ("rankmixer", None, 313_196, 1_700_524),
+        ("hemix", "rankmixer", 582_860, 3_223_916),
+        ("hemix", "transformer", 591_308, 3_273_836),
     ],
 )
 def test_dense_parameters_of_the_baselines(

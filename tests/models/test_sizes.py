@@ -10,6 +10,7 @@ import hemix.lab.simulator
 from hemix.data.levels import level_spec
 from hemix.data.spec import InputSpec, Task
 from hemix.features.base import LEVELS
+from hemix.features.match_counts import fit_windows
 from hemix.lab.simulator.generate import ACTIONS
 from hemix.models import build_model, count_parameters
 from hemix.schema import Schema
@@ -25,7 +26,10 @@ def city_spec() -> InputSpec:
     schema = Schema.parse(
         text.replace("VALID_DATE", "2026-01-01").replace("TEST_DATE", "2026-01-02")
     )
-    levels = {level: level_spec(schema, level, ACTIONS, ACTIONS) for level in (*LEVELS, "event")}
+    windows = fit_windows(98 * 86_400_000)
+    levels = {
+        level: level_spec(schema, level, ACTIONS, ACTIONS, windows) for level in (*LEVELS, "event")
+    }
     assert schema.roles.bias is not None
     tables = dict.fromkeys(
         [t for level in levels.values() for t in level.tables + level.jagged_tables], 100
@@ -47,7 +51,7 @@ def city_spec() -> InputSpec:
 
 @pytest.mark.parametrize(
     ("size", "dense"),
-    [("tiny", 678_092), ("base", 3_801_452), ("small", 103_626_284), ("large", 1_558_812_460)],
+    [("tiny", 681_164), ("base", 3_813_740), ("small", 103_675_436), ("large", 1_558_910_764)],
 )
 def test_dense_parameters_of_the_named_sizes(size: str, dense: int) -> None:
     assert count_parameters(city_spec(), build_settings(size=size).model)[0] == dense
