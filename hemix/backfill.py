@@ -229,8 +229,9 @@ class _EventRows:
         self._kind: EventKind = kind
         self.time_ms = time_ms
         self._actions, self._later = actions, later or {}
-        for column in (schema.user, schema.item):
-            check_ids(column, chunk.columns[column], chunk.where)
+        check_ids(schema.user, chunk.columns[schema.user], chunk.where)
+        nullable = logs.events is not None
+        check_ids(schema.item, chunk.columns[schema.item], chunk.where, nullable=nullable)
         self._users, self._items = (
             texts_of(chunk.columns[column]) for column in (schema.user, schema.item)
         )

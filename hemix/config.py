@@ -237,9 +237,9 @@ class BoostingSettings(Section):
     batch_size and loader_workers.
     """
 
-    rounds: Count = 1000
-    """Trees a task, at most."""
-    patience: CountOrZero = 30
+    rounds: Count = 5000
+    """Trees a task, at most; early stopping is what ends them."""
+    patience: CountOrZero = 100
     """Stop after so many trees without a better valid loss of the task; 0: never stop early."""
     learning_rate: Rate = 0.05
     leaves: Annotated[int, Field(ge=2, le=131_072)] = 31

@@ -51,6 +51,7 @@ history:
   global_length: 6
   realtime_length: 3
   counts: true
+  match_counts: {columns: [item_id, tags, category, quality]}
 statistics:
   of_user: {label: click, by: [user]}
   of_place: {label: order, by: [user.age, context.city], smoothing: 5}

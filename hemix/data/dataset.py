@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from hemix.data.encode import Encoders
-from hemix.data.entities import history_numbers, match_key_columns
+from hemix.data.entities import MatchColumns, history_numbers, key_features
 from hemix.data.layout import (
     MANIFEST_FORMAT,
     SPEC_FORMAT,
@@ -28,6 +28,7 @@ from hemix.data.spec import InputSpec
 from hemix.data.split import Split
 from hemix.errors import DataError, UsageError
 from hemix.features.history_counts import HISTORY_COUNTS, number_of_actions
+from hemix.features.match_index import MatchKeys
 from hemix.representation import html_table, one_line
 from hemix.schema import Schema
 
@@ -103,10 +104,12 @@ class Dataset:
             self.schema,
             number_of_actions(len(self.spec.context.numbers_of(HISTORY_COUNTS))),
             self.spec.match_actions,
+            self.spec.match_windows_ms,
         )
-        self._match_columns = match_key_columns(self.schema)
-        has_matches = self.history_numbers.matches is not None
-        self._item_keys = load_array(self.folder / "items" / "keys.npy") if has_matches else None
+        self._match_columns = MatchColumns.of(self.schema)
+        self._item_keys = np.zeros((self.items.rows, 0), dtype=np.uint64)
+        if key_features(self.schema, "item"):
+            self._item_keys = load_array(self.folder / "items" / "keys.npy")
 
     def _numbers(self, partitions: Sequence[int] | None) -> tuple[int, ...]:
         count = len(self.manifest["partitions"])
@@ -218,12 +221,14 @@ class Dataset:
             ]
         )
 
-    def match_keys(self, item_rows: Int64Array) -> npt.NDArray[np.uint64]:
-        """uint64 [rows, C]: keys of the columns in which match counts compare, of item versions."""
-        if self._item_keys is None:
-            return np.zeros((len(item_rows), 0), dtype=np.uint64)
-        keys: npt.NDArray[np.uint64] = self._item_keys.take(item_rows, axis=0)
-        return keys[:, self._match_columns]
+    def match_keys(self, item_rows: Int64Array, items: Block) -> MatchKeys:
+        """Return the keys in which match counts compare item versions.
+
+        Args:
+            item_rows: int64 [rows], the versions.
+            items: Their features.
+        """
+        return self._match_columns.select(self._item_keys.take(item_rows, axis=0), items.jagged)
 
     def split(self, name: str) -> Split:
         """One of train, valid, test."""

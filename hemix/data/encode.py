@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from hemix.data.keys import KeyMap
 from hemix.data.layout import Block, load_array, save_array
+from hemix.data.learned_states import states_from_json
 from hemix.data.levels import all_features, level_features, level_spec
 from hemix.data.raw_columns import RawColumn, Where
 from hemix.data.spec import InputSpec, Task
@@ -31,9 +32,9 @@ from hemix.schema import Schema
 __all__ = ["ENCODERS_FORMAT", "Encoders"]
 
 ENCODERS_FORMAT = SavedFormat(
-    version=2, error=DataError, remedy="prepare the logs and train the run again"
+    version=3, error=DataError, remedy="prepare the logs and train the run again"
 )
-"""Of encoders.json and of the arrays beside it; 2 since it has the actions of match counts"""
+"""Of encoders.json and of the arrays beside it; 3 since it has the windows of match counts"""
 
 Array = npt.NDArray[Any]
 _SECTIONS: dict[str, Any] = {"edges": {}, "scales": {}}
@@ -87,6 +88,8 @@ class Encoders:
     """The known actions by their ids; empty if actions are hashed or more than 16."""
     match_actions: Mapping[str, int] = field(default_factory=dict)
     """Ids of the actions with match counts of their own; -1 if no event can have the action."""
+    match_windows_ms: tuple[int, ...] = ()
+    """The windows of match counts, ascending."""
     users: KeyMap = field(default_factory=KeyMap.empty)
     items: KeyMap = field(default_factory=KeyMap.empty)
 
@@ -246,12 +249,12 @@ class Encoders:
                 tables[table] = feature.table_rows(self._fitted[level][name].learned)
             if feature.vocabulary_settings() is not None:
                 vocabularies[table] = None
+        actions = self.actions, tuple(self.match_actions)
         levels = {
-            level: level_spec(schema, level, self.actions, tuple(self.match_actions))
+            level: level_spec(schema, level, *actions, self.match_windows_ms)
             for level in (*LEVELS, "event")
         }
-        rate = schema.roles.negative_sampling_rate
-        bias = schema.roles.bias
+        rate, bias = schema.roles.negative_sampling_rate, schema.roles.bias
         return InputSpec(
             tables=tables,
             **levels,
@@ -259,6 +262,7 @@ class Encoders:
                 levels["item"].names.index(name) for name in schema.event_item_features
             ),
             match_actions=self.match_actions,
+            match_windows_ms=self.match_windows_ms,
             vocabularies=tuple(vocabularies),
             bias_rows=bias.max + 1 if bias else 0,
             tasks=tuple(
@@ -310,6 +314,7 @@ class Encoders:
             **{name: dict(section) for name, section in _SECTIONS.items()},
             "actions": list(self.actions),
             "match_actions": dict(self.match_actions),
+            "match_windows_ms": list(self.match_windows_ms),
             "place": _NO_COORDINATES,
         }
         for level, name, feature in all_features(self.schema):
@@ -365,9 +370,10 @@ class Encoders:
             vocabularies={
                 name: key_map(f"{i:03d}") for i, name in enumerate(content["vocabularies"])
             },
-            states=_states_from_json(schema, content, path),
+            states=states_from_json(schema, content, path),
             actions=tuple(content["actions"]),
             match_actions=content["match_actions"],
+            match_windows_ms=tuple(content["match_windows_ms"]),
             users=key_map("users"),
             items=key_map("items"),
         )
@@ -377,23 +383,3 @@ def _stack(columns: list[Array], rows: int, dtype: type[np.generic]) -> Array:
     if not columns:
         return np.zeros((rows, 0), dtype)
     return np.stack(columns, axis=1).astype(dtype, copy=False)
-
-
-def _states_from_json(
-    schema: Schema, content: Mapping[str, Any], path: Path
-) -> dict[StatePath, Any]:
-    states: dict[StatePath, Any] = {}
-    for level, name, feature in all_features(schema):
-        state_path = feature.state_path(level, name)
-        if state_path is None:
-            continue
-        state: Any = content
-        for key in state_path:
-            if not isinstance(state, Mapping) or key not in state:
-                missing = ".".join(state_path)
-                raise DataError(
-                    f"{path}: damaged: {missing}, learned for {level}.{name}, is missing"
-                )
-            state = state[key]
-        states[state_path] = feature.state_from_json(state)
-    return states

@@ -6,7 +6,7 @@ are those that encoding drops: coordinates, columns of the score expression, key
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,21 +14,23 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from hemix.data.jagged_array import JaggedArray
 from hemix.data.layout import Block, file_hash, load_array
 from hemix.data.levels import level_spec
 from hemix.data.versions import Versions
 from hemix.errors import DataError
 from hemix.features.history_numbers import HistoryNumbers
-from hemix.features.match_counts import MatchCounter
+from hemix.features.match_counter import MatchCounter
+from hemix.features.match_index import MatchKeys, keys_of_ids
 from hemix.schema import Schema
 
 __all__ = [
     "EntityTable",
+    "MatchColumns",
     "coordinates_features",
     "entity_files",
     "history_numbers",
     "key_features",
-    "match_key_columns",
 ]
 
 Array = npt.NDArray[Any]
@@ -54,18 +56,52 @@ def key_features(schema: Schema, level: str) -> tuple[str, ...]:
         level: A level.
     """
     fields = {field for statistic in schema.statistics.values() for field in statistic.by}
-    fields.update(f"item.{name}" for name in schema.match_columns)
+    fields.update(f"item.{name}" for name in _one_valued_match_columns(schema))
     return tuple(name for name in schema.features.level(level) if f"{level}.{name}" in fields)
 
 
-def match_key_columns(schema: Schema) -> list[int]:
-    """Return the columns of the items' keys.npy in which match counts compare, in their order."""
-    names = key_features(schema, "item")
-    return [names.index(name) for name in schema.match_columns]
+def _one_valued_match_columns(schema: Schema) -> tuple[str, ...]:
+    items = schema.features.item
+    return tuple(name for name in schema.match_columns if items[name].tensor_columns().ids)
+
+
+@dataclass(frozen=True)
+class MatchColumns:
+    """Where items hold the features in which match counts compare, in their order."""
+
+    keys: Sequence[int]
+    """Columns of keys.npy"""
+    jagged: Sequence[int]
+    """Jagged columns"""
+
+    @classmethod
+    def of(cls, schema: Schema) -> MatchColumns:
+        """Find the columns of a schema."""
+        names, lists = key_features(schema, "item"), level_spec(schema, "item").jagged_names
+        one_valued = _one_valued_match_columns(schema)
+        return cls(
+            keys=[names.index(name) for name in one_valued],
+            jagged=[lists.index(name) for name in schema.match_columns[len(one_valued) :]],
+        )
+
+    def select(
+        self, keys: npt.NDArray[np.uint64], jagged: Sequence[JaggedArray[np.int32]]
+    ) -> MatchKeys:
+        """Return the keys of items.
+
+        Args:
+            keys: uint64 [rows, P], the keys of :func:`key_features`.
+            jagged: The ids of the items' multi-valued features, [rows] each.
+        """
+        lists = tuple(keys_of_ids(jagged[column]) for column in self.jagged)
+        return MatchKeys(values=keys[:, self.keys], lists=lists)
 
 
 def history_numbers(
-    schema: Schema, counted_actions: int, match_actions: Mapping[str, int]
+    schema: Schema,
+    counted_actions: int,
+    match_actions: Mapping[str, int],
+    match_windows_ms: Sequence[int],
 ) -> HistoryNumbers:
     """Return what computes the number columns of a schema's histories.
 
@@ -74,10 +110,11 @@ def history_numbers(
         counted_actions: How many actions the history counts tell apart.
         match_actions: Ids of the actions that match counts tell apart
             (:attr:`InputSpec.match_actions`).
+        match_windows_ms: The windows of match counts (:attr:`InputSpec.match_windows_ms`).
     """
     counts, matches = schema.history.match_counts, None
     if counts is not None and schema.match_columns:
-        matches = MatchCounter(counts, len(schema.match_columns), match_actions)
+        matches = MatchCounter(counts, len(schema.match_columns), match_actions, match_windows_ms)
     return HistoryNumbers(counted_actions if schema.history.counts else None, matches)
 
 

@@ -41,7 +41,7 @@ MANIFEST_FORMAT = SavedFormat(version=3, error=DataError, remedy="prepare the lo
 """Of the manifest.json of a dataset and of its partitions, and of all files that they list; 3 since
 a dataset is a set of partitions
 """
-SPEC_FORMAT = SavedFormat(version=2, error=DataError, remedy="prepare the logs again")
+SPEC_FORMAT = SavedFormat(version=3, error=DataError, remedy="prepare the logs again")
 
 SPLITS = ("train", "valid", "test")
 _HEADER_BYTES = 128

@@ -50,7 +50,11 @@ def learning_columns(schema: Schema, level: str, context: RowContext) -> dict[st
 
 
 def level_spec(
-    schema: Schema, level: str, actions: Sequence[str] = (), match_actions: Sequence[str] = ()
+    schema: Schema,
+    level: str,
+    actions: Sequence[str] = (),
+    match_actions: Sequence[str] = (),
+    match_windows_ms: Sequence[int] = (),
 ) -> LevelSpec:
     """Return the tensor columns of a level.
 
@@ -59,6 +63,7 @@ def level_spec(
         level: A level, or ``event``.
         actions: The actions that history counts have a number for.
         match_actions: The actions that match counts have numbers for.
+        match_windows_ms: The windows of match counts.
 
     Returns:
         The columns of the features, then the numbers of statistics, of history counts and of match
@@ -81,9 +86,9 @@ def level_spec(
     counts = schema.history.match_counts
     if counts is not None and schema.match_columns:
         if level == "context":
-            numbers += match_total_names(counts, match_actions)
+            numbers += match_total_names(match_actions, match_windows_ms)
         elif level == "cross":
-            numbers += match_names(counts, schema.match_columns, match_actions)
+            numbers += match_names(counts, schema.match_columns, match_actions, match_windows_ms)
     return LevelSpec(
         names=tuple(n for n, _ in ids),
         tables=tuple(t for _, t in ids),

@@ -50,7 +50,8 @@ class LevelSpec:
 
     def numbers_of(self, name: str) -> list[int]:
         """Return the number columns of a feature, of a statistic, of the history counts
-        (``history``), or of match counts (``match_counts``, ``match_age``, ``match_totals``).
+        (``history``), or of match counts (``match_counts``, ``match_last``, ``match_age``,
+        ``match_totals``).
         """
         return [i for i, n in enumerate(self.number_names) if n.split(".")[0] == name]
 
@@ -79,6 +80,8 @@ class InputSpec:
     """Id columns of the item level that an event carries."""
     match_actions: Mapping[str, int] = dataclasses.field(default_factory=dict)
     """Ids of the actions with match counts of their own; -1 if no event can have the action."""
+    match_windows_ms: tuple[int, ...] = ()
+    """The windows of match counts, ascending."""
     vocabularies: tuple[str, ...] = ()
     """Tables with a vocabulary: data can contain the unknown id of these tables only."""
     bias_rows: int = 0
@@ -107,6 +110,7 @@ class InputSpec:
             **levels,
             event_item_columns=tuple(content["event_item_columns"]),
             match_actions=dict(content["match_actions"]),
+            match_windows_ms=tuple(content["match_windows_ms"]),
             vocabularies=tuple(content["vocabularies"]),
             bias_rows=content["bias_rows"],
             tasks=tuple(Task(**task) for task in content["tasks"]),

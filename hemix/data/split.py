@@ -21,13 +21,13 @@ from hemix.data.batch import RequestBatch
 from hemix.data.columns import Columns
 from hemix.data.history import find_history_ranges
 from hemix.data.jagged import int64_tensor
-from hemix.data.keys import NULL_KEY
 from hemix.data.loader import read_ahead
 from hemix.data.masking import Masks
 from hemix.data.partition import Partition, PartitionSplit
 from hemix.data.partitioned import PartitionedArray, PartitionedRows, Pieces
 from hemix.data.replacement import Replacement
 from hemix.data.user_rows import UserRows
+from hemix.features.match_index import MatchKeys
 from hemix.features.seen_events import SeenEvents
 
 if TYPE_CHECKING:
@@ -252,12 +252,14 @@ class Split:
             history_ranges=user_rows.history_ranges,
             request_time_ms=time_ms,
         )
+        items = data.items.select(item_rows)
+        item_keys = data.match_keys(item_rows, items)
         is_unknown = None if masks is None else masks.item
-        numbers = self._history_numbers(seen, item_rows, item_index, request_index, is_unknown)
+        numbers = self._history_numbers(seen, item_keys, item_index, request_index, is_unknown)
         blocks = {
             "user": user_rows.pieces.select([p.users for p in requested.opened]),
             "context": at.select([s.context for s in split]).with_numbers(numbers[0]),
-            "item": data.items.select(item_rows),
+            "item": items,
             "cross": rows.select([s.cross for s in split]).with_numbers(numbers[1]),
         }
         if masks is not None:
@@ -265,7 +267,7 @@ class Split:
             item_index[: len(request_index)][masks.item] = len(item_rows)
         if replacement is not None and replacement.rate > 0:
             blocks, event_ids = replacement.apply(blocks, event_ids, data.spec)
-        users, context, items, cross = map(Columns.from_block, blocks.values())
+        users, context, item_columns, cross = map(Columns.from_block, blocks.values())
         labels, weights = _labels(rows, split)
         return RequestBatch(
             users=users,
@@ -281,7 +283,7 @@ class Split:
             item_index=int64_tensor(item_index[: len(request_index)]),
             cross=cross,
             bias=int64_tensor(rows.take([s.bias for s in split])),
-            items=items,
+            items=item_columns,
             impression_index=int64_tensor(self.impression_numbers.numbers(rows)),
             labels=labels,
             weights=weights,
@@ -336,7 +338,7 @@ class Split:
     def _history_numbers(
         self,
         seen: SeenEvents,
-        item_rows: Int64Array,
+        item_keys: MatchKeys,
         item_index: Int64Array,
         request_index: Int64Array,
         is_unknown: npt.NDArray[np.bool_] | None,
@@ -345,21 +347,20 @@ class Split:
 
         Args:
             seen: The events.
-            item_rows: int64 [I], the item versions of the batch.
+            item_keys: Keys of the item versions of the batch [I].
             item_index: int64 [N + E], the item of every candidate, then of every event.
             request_index: int64 [N], the request of every candidate.
             is_unknown: bool [N], candidates that match nothing; None: none.
         """
         numbers = self.data.history_numbers
         candidate_items, event_items = np.split(item_index, [len(request_index)])
-        item_keys = self.data.match_keys(item_rows)
         matches = None
         if numbers.matches is not None:
             groups = numbers.matches.groups(seen.action_ids)
             matches = numbers.matches.index(item_keys, event_items, groups, wanted=candidate_items)
-        candidate_keys = item_keys[candidate_items]
+        candidate_keys = item_keys.select(candidate_items)
         if is_unknown is not None:
-            candidate_keys[is_unknown] = NULL_KEY
+            candidate_keys = candidate_keys.without(is_unknown)
         cross = numbers.cross(seen, matches, candidate_keys, request_index)
         return numbers.context(seen, matches), cross
 

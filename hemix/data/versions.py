@@ -8,9 +8,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Versions"]
+__all__ = ["NO_ITEM_ROW", "Versions"]
 
 Array = npt.NDArray[Any]
+
+NO_ITEM_ROW = 0
+"""The first row of all items: the unknown item, which events without an item have too."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ Every function takes plain numbers, a ``name`` that is unique in the page and th
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,7 +37,6 @@ __all__ = [
     "curve_chart",
     "forest_plot",
     "interval_chart",
-    "position_chart",
     "scaling_law_chart",
 ]
 
@@ -219,46 +218,6 @@ def calibration_chart(name: str, alt: str, points: Sequence[tuple[float, float, 
         axes.set_xlabel("mean prediction")
         axes.set_title("observed rate", loc="left", fontsize=9.5, color=MUTED)
         axes.legend(loc="upper left", labelcolor=INK)
-        return to_svg(figure, name, alt)
-
-
-def position_chart(name: str, alt: str, rows: Sequence[Mapping[str, float]]) -> Markup:
-    """Observed rate and mean prediction by position.
-
-    Args:
-        name: Unique in the page.
-        alt: Text alternative.
-        rows: ``position``, ``rate``, ``standard_error`` and ``prediction`` of every position.
-
-    Returns:
-        Inline SVG.
-    """
-    with chart_style():
-        figure, axes = new_figure(3.1)
-        columns = ("position", "rate", "standard_error", "prediction")
-        x, rate, error, prediction = (np.array([row[key] for row in rows]) for key in columns)
-        half_width = NORMAL_97_5 * error
-        axes.errorbar(
-            x,
-            rate,
-            yerr=[np.minimum(half_width, rate), half_width],
-            fmt="o",
-            color=SECOND,
-            ecolor=SECOND,
-            markersize=5.5,
-            elinewidth=1.4,
-            label="observed",
-        )
-        axes.plot(x, prediction, color=MODEL, label="predicted")
-        axes.set_ylim(bottom=0)
-        axes.set_xlabel("position")
-        axes.set_title("rate", loc="left", fontsize=9.5, color=MUTED)
-        axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
-        axes.yaxis.set_major_locator(MaxNLocator(nbins=5, steps=_STEPS))
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g}%"))
-        axes.legend(
-            loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0.1, labelcolor=INK
-        )
         return to_svg(figure, name, alt)
 
 

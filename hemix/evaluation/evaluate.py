@@ -141,42 +141,6 @@ def task_metrics(
     }
 
 
-def _list_metrics(task: TaskRows, predictions: Predictions) -> dict[str, float | UndefinedMetric]:
-    """Metrics of the ranking within requests and within users, by name."""
-    y, p, w = task.labels, task.probabilities, task.weights
-    user = predictions.user[task.rows]
-    requests = RankedLists(y, p, predictions.request[task.rows], w, owner="request")
-    users = RankedLists(y, p, user, w, owner="user")
-    by_positives, _ = metrics.gauc(y, p, user, w, by="positives")
-    of_all_users = users.ndcg_at(TECHJAM_RANKS, no_positives="zero")
-    values: dict[str, float | UndefinedMetric] = {"gauc_by_positives": by_positives}
-    for k in RANKS:
-        values[f"ndcg_at_{k}"] = requests.ndcg_at(k)
-        values[f"hit_rate_at_{k}"] = requests.hit_rate_at(k)
-        values[f"user_ndcg_at_{k}"] = users.ndcg_at(k)
-        values[f"user_recall_at_{k}"] = users.recall_at(k)
-    values["mrr"] = requests.mrr()
-    values[f"user_ndcg_at_{TECHJAM_RANKS}_all"] = of_all_users
-    if isinstance(by_positives, UndefinedMetric) or isinstance(of_all_users, UndefinedMetric):
-        values["techjam_score"] = (
-            by_positives if isinstance(by_positives, UndefinedMetric) else of_all_users
-        )
-    else:
-        values["techjam_score"] = (by_positives + of_all_users) / 2
-    return values
-
-
-def slice_metrics(predictions: Predictions, *, seed: int = 0) -> dict[str, Any]:
-    """Evaluate predictions as one slice of :func:`evaluate_predictions`.
-
-    Args:
-        predictions: All impressions of the slice.
-        seed: Of the ECE floor.
-    """
-    everything = np.ones(predictions.rows, dtype=bool)
-    return _slice_entry(everything, predictions, predictions.task_rows(), seed)
-
-
 def by_position(task: TaskRows) -> list[dict[str, Any]]:
     """Compute the rate and the mean prediction of a task's rows at every position.
 
@@ -211,6 +175,42 @@ def by_position(task: TaskRows) -> list[dict[str, Any]]:
         }
         for i in np.flatnonzero(counted)
     ]
+
+
+def _list_metrics(task: TaskRows, predictions: Predictions) -> dict[str, float | UndefinedMetric]:
+    """Metrics of the ranking within requests and within users, by name."""
+    y, p, w = task.labels, task.probabilities, task.weights
+    user = predictions.user[task.rows]
+    requests = RankedLists(y, p, predictions.request[task.rows], w, owner="request")
+    users = RankedLists(y, p, user, w, owner="user")
+    by_positives, _ = metrics.gauc(y, p, user, w, by="positives")
+    of_all_users = users.ndcg_at(TECHJAM_RANKS, no_positives="zero")
+    values: dict[str, float | UndefinedMetric] = {"gauc_by_positives": by_positives}
+    for k in RANKS:
+        values[f"ndcg_at_{k}"] = requests.ndcg_at(k)
+        values[f"hit_rate_at_{k}"] = requests.hit_rate_at(k)
+        values[f"user_ndcg_at_{k}"] = users.ndcg_at(k)
+        values[f"user_recall_at_{k}"] = users.recall_at(k)
+    values["mrr"] = requests.mrr()
+    values[f"user_ndcg_at_{TECHJAM_RANKS}_all"] = of_all_users
+    if isinstance(by_positives, UndefinedMetric) or isinstance(of_all_users, UndefinedMetric):
+        values["techjam_score"] = (
+            by_positives if isinstance(by_positives, UndefinedMetric) else of_all_users
+        )
+    else:
+        values["techjam_score"] = (by_positives + of_all_users) / 2
+    return values
+
+
+def slice_metrics(predictions: Predictions, *, seed: int = 0) -> dict[str, Any]:
+    """Evaluate predictions as one slice of :func:`evaluate_predictions`.
+
+    Args:
+        predictions: All impressions of the slice.
+        seed: Of the ECE floor.
+    """
+    everything = np.ones(predictions.rows, dtype=bool)
+    return _slice_entry(everything, predictions, predictions.task_rows(), seed)
 
 
 def _slice_entry(

@@ -20,6 +20,7 @@ from hemix.evaluation.wording import RULES, words
 __all__ = [
     "Note",
     "calibration_notes",
+    "cut_off_note",
     "evaluation_notes",
     "one_class_note",
     "ranked_users_note",
@@ -128,6 +129,26 @@ def one_class_note(task: str, positives: int, rows: int) -> Note:
         "rows": rows,
         "text": f"{task} on train: {positives:,} positives among the {rows:,} rows that count: "
         f"nothing is learned of {task}",
+    }
+
+
+def cut_off_note(task: str, rounds: int) -> Note:
+    """Note that boosting ended at the last round, before early stopping did.
+
+    Args:
+        task: The task's name.
+        rounds: The value of ``boosting.rounds``.
+
+    Returns:
+        The note.
+    """
+    return {
+        "code": "boosting_cut_off",
+        "task": task,
+        "split": "valid",
+        "rounds": rounds,
+        "text": f"boosting of {task} ended at boosting.rounds={rounds}, before early stopping "
+        "did: more rounds may be better",
     }
 
 

@@ -112,10 +112,10 @@ class Predictions:
     def select(self, rows: Array) -> Predictions:
         """Return the impressions at the positions ``rows``, int [m]."""
         columns = {
-            field.name: value[rows]
-            for field in dataclasses.fields(self)
-            if field.name not in ("tasks", "given", "baselines")
-            and (value := getattr(self, field.name)) is not None
+            each.name: value[rows]
+            for each in dataclasses.fields(self)
+            if each.name not in ("tasks", "given", "baselines")
+            and (value := getattr(self, each.name)) is not None
         }
         baselines = {name: values[rows] for name, values in self.baselines.items()}
         return dataclasses.replace(self, **columns, baselines=baselines)

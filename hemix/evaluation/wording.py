@@ -35,6 +35,10 @@ MODEL_NAMES = {
     "wukong": "Wukong",
     "rankmixer": "RankMixer",
     "onetrans": "OneTrans",
+    "longer": "LONGER",
+    "hyformer": "HyFormer",
+    "tokenmixer": "TokenMixer-Large",
+    "hstu": "HSTU",
 }
 
 BASELINE_NAMES = {

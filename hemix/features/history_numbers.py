@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from hemix.features.history_counts import history_counts
-from hemix.features.match_counts import MatchCounter, MatchIndex
+from hemix.features.match_counter import MatchCounter
+from hemix.features.match_index import MatchIndex, MatchKeys
 from hemix.features.seen_events import SeenEvents
 
 __all__ = ["HistoryNumbers"]
@@ -47,7 +48,7 @@ class HistoryNumbers:
         self,
         seen: SeenEvents,
         index: MatchIndex | None,
-        candidate_keys: npt.NDArray[np.uint64],
+        candidate_keys: MatchKeys,
         request_index: npt.NDArray[np.integer[Any]],
     ) -> npt.NDArray[np.float32]:
         """Compute the numbers of candidates.
@@ -55,7 +56,7 @@ class HistoryNumbers:
         Args:
             seen: The events.
             index: The same events, sorted to count matches; None without match counts.
-            candidate_keys: uint64 [N, C], the candidates' keys in the compared columns.
+            candidate_keys: The candidates' keys [N] in the compared columns.
             request_index: int [N], the request of every candidate.
 
         Returns:

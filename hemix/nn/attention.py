@@ -96,7 +96,8 @@ def attention_weights(
         bucket_BCL: As for :func:`attend`.
     """
     keys_BhxL = keys_BLhx.permute(0, 2, 3, 1)
-    scores = torch.matmul(q_BHCJx.flatten(2, 3), keys_BhxL).view(*q_BHCJx.shape[:4], -1)
+    L = keys_BLhx.shape[1]
+    scores = torch.matmul(q_BHCJx.flatten(2, 3), keys_BhxL).view(*q_BHCJx.shape[:4], L)
     return torch.softmax(scores + _summand(table_hA, bucket_BCL), -1)
 
 

@@ -76,14 +76,14 @@ class KeyValue(nn.Linear):
         B, H, C, J, d = q_BHCJd.shape
         key_HdD = self._weights[0].view(H, d, -1)
         wide_HnD = torch.bmm(q_BHCJd.transpose(0, 1).reshape(H, B * C * J, d), key_HdD)
-        return wide_HnD.view(H, B, C, J, -1).transpose(0, 1)
+        return wide_HnD.view(H, B, C, J, H * d).transpose(0, 1)
 
     def absorb_values(self, mean_BHCJD: Tensor) -> Tensor:
         """[B, H, C, J, d]: the mean values, of mean event vectors."""
         B, H, C, J, D = mean_BHCJD.shape
         mean_HnD = mean_BHCJD.transpose(0, 1).reshape(H, B * C * J, D)
-        value_HDd = self._weights[1].view(H, -1, D).transpose(1, 2)
-        return torch.bmm(mean_HnD, value_HDd).view(H, B, C, J, -1).transpose(0, 1)
+        value_HDd = self._weights[1].view(H, D // H, D).transpose(1, 2)
+        return torch.bmm(mean_HnD, value_HDd).view(H, B, C, J, D // H).transpose(0, 1)
 
     def of_ages(self, vectors_AD: Tensor) -> tuple[Tensor, Tensor]:
         """[A + 1, H, d] twice: ages' vectors as keys and as values; zeros for what has no age."""

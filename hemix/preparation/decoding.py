@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from hemix.data.keys import keys_of
+from hemix.data.keys import NULL_KEY, keys_of
 from hemix.data.levels import level_features
 from hemix.data.raw_columns import RawColumn, Where, numbers_of
 from hemix.data.spec import TIMELESS_MS
@@ -27,6 +27,7 @@ from hemix.preparation.role_columns import (
     check_not_null,
     labels_of,
     positions_of,
+    propensities_of,
     score_numbers_of,
     weights_of,
 )
@@ -58,8 +59,8 @@ class DecodedRows:
     """Checked rows of a log, in the order of the log."""
 
     rows: Rows
-    """``user``: int32, the position among :attr:`users`; ``item``: uint64, the key; ``log_row``:
-    int64, the row in the log; and the columns of :func:`decode`
+    """``user``: int32, the position among :attr:`users`; ``item``: uint64, the key, NULL_KEY of
+    events without an item; ``log_row``: int64, the row in the log; and those of :func:`decode`
     """
     users: KeyTexts
     """The users of the rows, in the order of their first appearance"""
@@ -163,6 +164,10 @@ def _roles(job: PrepareJob, chunk: Chunk) -> Rows:
         rows["request"] = keys_of(columns[roles.request_id])
     if roles.weight is not None:
         rows["weight"] = weights_of(roles.weight, columns[roles.weight], where)
+    if roles.propensity is not None:
+        column, floor = roles.propensity.column, roles.propensity.floor
+        propensities = propensities_of(column, columns[column], where, floor=floor)
+        rows["weight"] = (rows.get("weight", 1) / propensities).astype(np.float32)
     if roles.bias is not None:
         bias = roles.bias
         rows["bias"] = positions_of(
@@ -176,7 +181,7 @@ def _roles(job: PrepareJob, chunk: Chunk) -> Rows:
 
 def _decode_events(job: PrepareJob, chunk: Chunk) -> DecodedRows:
     schema, columns, clock = job.schema, chunk.columns, job.logs.event_clock
-    users, rows, texts, keys = _ids(schema, chunk)
+    users, rows, texts, keys = _ids(schema, chunk, items_nullable=True)
     rows |= {
         "time_ms": times_of(clock, columns[clock], schema.clock, chunk.where),
         "hash": chunk_hashes(chunk, {clock: schema.clock}, keys),
@@ -285,16 +290,16 @@ def valid_from_times(
 
 
 def _ids(
-    schema: Schema, chunk: Chunk
+    schema: Schema, chunk: Chunk, *, items_nullable: bool = False
 ) -> tuple[KeyTexts, Rows, dict[str, KeyTexts], dict[str, Array]]:
     """The users; the rows with ``user``, ``item`` and ``log_row``; the texts of the items; and by
-    column the keys of both.
+    column the keys of both. The key of a null item is NULL_KEY.
     """
-    for column in (schema.user, schema.item):
-        check_ids(column, chunk.columns[column], chunk.where)
+    check_ids(schema.user, chunk.columns[schema.user], chunk.where)
+    check_ids(schema.item, chunk.columns[schema.item], chunk.where, nullable=items_nullable)
     users, user = KeyTexts.of(chunk.columns[schema.user])
     items, item = KeyTexts.of(chunk.columns[schema.item])
-    item_keys = items.keys[item]
+    item_keys = np.append(items.keys, NULL_KEY)[item]  # the code of null is -1
     rows: Rows = {"user": user, "item": item_keys, "log_row": chunk.log_row}
     keys = {schema.user: users.keys[user], schema.item: item_keys}
     return users, rows, {ITEMS: items}, keys

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from hemix.data.spec import TIMELESS_MS
 from hemix.preparation.cleaning import count_out_of_order, distinct_rows
 from hemix.preparation.job import PrepareJob
 from hemix.preparation.labels import apply_given_labels, labels_as_of
@@ -22,7 +23,7 @@ Array = npt.NDArray[Any]
 
 @dataclass
 class Span:
-    """Times of the impression log, in ms UTC."""
+    """Times of the logs, in ms UTC."""
 
     train_end_ms: int = 0
     """One millisecond after the newest train impression"""
@@ -30,6 +31,18 @@ class Span:
     """Time of the oldest impression"""
     log_end_ms: int = 0
     """Time of the newest impression"""
+    history_begin_ms: int = 2**62
+    """Time of the oldest event that has one"""
+
+    @property
+    def history_ms(self) -> int:
+        """From the oldest event to the end of training; 0 without an event before it."""
+        return max(0, self.train_end_ms - self.history_begin_ms)
+
+    def add_events(self, time_ms: Array) -> None:
+        """Extend the span by some events, int64 [n], TIMELESS_MS for one without a time."""
+        timed_ms = time_ms[time_ms != TIMELESS_MS]
+        self.history_begin_ms = min(self.history_begin_ms, int(timed_ms.min(initial=2**62)))
 
     def add(self, time_ms: Array, is_train: Array) -> None:
         """Extend the span by some impressions.
@@ -48,6 +61,7 @@ class Span:
         self.train_end_ms = max(self.train_end_ms, other.train_end_ms)
         self.log_begin_ms = min(self.log_begin_ms, other.log_begin_ms)
         self.log_end_ms = max(self.log_end_ms, other.log_end_ms)
+        self.history_begin_ms = min(self.history_begin_ms, other.history_begin_ms)
 
 
 @dataclass

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from hemix.data.keys import KeyMap
 from hemix.data.layout import load_array, save_array
-from hemix.data.versions import Versions
+from hemix.data.versions import NO_ITEM_ROW, Versions
 from hemix.files import storage_errors
 from hemix.preparation.entities import Entities
 from hemix.preparation.rows import Rows, read_rows
@@ -101,13 +101,15 @@ class PartitionItems:
         """Find the version of items that is valid at a time.
 
         Args:
-            item: int [n], positions among the items of the partition.
+            item: int [n], positions among the items of the partition; -1 for none.
             time_ms: int64 [n], UTC.
 
         Returns:
-            int32 [n], versions of all items.
+            int32 [n], versions of all items; NO_ITEM_ROW for none.
         """
-        rows: Array = self._versions.row_at(self.number[item], time_ms).astype(np.int32)
+        rows = np.full(len(item), NO_ITEM_ROW, dtype=np.int32)
+        given = np.flatnonzero(item >= 0)
+        rows[given] = self._versions.row_at(self.number[item[given]], time_ms[given])
         return rows
 
     def count_rows(self, item: Array, item_row: Array) -> Array:

@@ -108,7 +108,8 @@ class Joins:
                 self._check_table(logs, level, table, counts[f"{level}s"])
         if logs.events is not None and logs.events.rows:
             self._check_event_users(logs, logs.events, counts["event_users"])
-            self._check_event_items(logs, logs.events, counts["event_items"])
+            if counts["event_items"].rows:  # events may have no item
+                self._check_event_items(logs, logs.events, counts["event_items"])
 
     def _check_table(self, logs: Logs, level: str, table: LogTable, counts: JoinCounts) -> None:
         column, is_used = getattr(logs.schema, level), _has_used_columns(logs, level)

@@ -212,6 +212,8 @@ def _check_impressions(schema: Schema, table: LogTable) -> None:
         table.require(roles.row_key, "roles.row_key", _id_problem)
     if roles.weight is not None:
         table.require(roles.weight, "roles.weight", _number_problem)
+    if roles.propensity is not None:
+        table.require(roles.propensity.column, "roles.propensity.column", _number_problem)
     if roles.bias is not None:
         table.require(roles.bias.column, "roles.bias.column", _number_problem)
     if schema.split.column is not None:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from hemix.data.keys import KeyIndex, distinct
+from hemix.data.keys import NULL_KEY, KeyIndex, distinct
 from hemix.preparation.decoding import LOGS, LogName
 from hemix.preparation.rows import Rows, read_rows, save_rows
 
@@ -49,21 +49,24 @@ class FirstAppearances:
         """int64 [n] each: the rows of every number"""
 
     def number_keys(self, keys: Array) -> Array:
-        """Number rows by their keys, without texts; returns int32 [rows].
+        """Number rows by their keys, without texts; returns int32 [rows], -1 for NULL_KEY.
 
         Args:
             keys: uint64 [rows].
         """
-        unique, codes = distinct(pa.array(keys))
-        numbers, _ = self.index.add_keys(unique.to_numpy(zero_copy_only=False))
-        return numbers[codes]
+        numbers = np.full(len(keys), -1, dtype=np.int32)
+        given = np.flatnonzero(keys != NULL_KEY)
+        unique, codes = distinct(pa.array(keys[given]))
+        of_unique, _ = self.index.add_keys(unique.to_numpy(zero_copy_only=False))
+        numbers[given] = of_unique[codes]
+        return numbers
 
     def count(self, log: LogName, numbers: Array, log_row: Array) -> None:
         """Count rows, and note the places of new numbers.
 
         Args:
             log: Name of the log.
-            numbers: int32 [rows].
+            numbers: int32 [rows]; rows of -1 are not counted.
             log_row: int64 [rows], ascending, after all rows that were counted before.
         """
         known = len(self.first)
@@ -76,7 +79,7 @@ class FirstAppearances:
                 name: np.concatenate([rows, np.zeros_like(first)])
                 for name, rows in self.rows.items()
             }
-        self.rows[log] += np.bincount(numbers, minlength=len(self.index))
+        self.rows[log] += np.bincount(numbers[numbers >= 0], minlength=len(self.index))
 
     def save(self, path: Path) -> None:
         """Write keys, places and counts in the order of the numbers, for :class:`ItemPlaces`."""

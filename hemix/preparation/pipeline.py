@@ -209,7 +209,7 @@ class _Pipeline:
         self._count(span)
         self._progress("learning encoders", 0.0)
         texts = [*texts, *items.texts]
-        fitted = fit(job, items, self._counted, texts, span.train_end_ms, self._previous)
+        fitted = fit(job, items, self._counted, texts, span, self._previous)
         self._aggregate(span)
         written = self._write(span, fitted, answers)
         _check_serving_position(job.schema, written)

@@ -19,6 +19,7 @@ __all__ = [
     "check_not_null",
     "labels_of",
     "positions_of",
+    "propensities_of",
     "score_numbers_of",
     "weights_of",
 ]
@@ -45,7 +46,7 @@ def check_not_null(column: str, values: pa.Array, where: Where) -> None:
         raise where.error(row, column, "expected a value, found null; fill it, or drop such rows")
 
 
-def check_ids(column: str, values: pa.Array, where: Where) -> None:
+def check_ids(column: str, values: pa.Array, where: Where, *, nullable: bool = False) -> None:
     """Refuse values that cannot be the id of a user, an item or a request.
 
     These are null, NaN, infinity and empty text; a server refuses them as well.
@@ -54,15 +55,19 @@ def check_ids(column: str, values: pa.Array, where: Where) -> None:
         column: Its name, for messages.
         values: Its values.
         where: File and first row, for messages.
+        nullable: Take null, as the item of an event without one.
 
     Raises:
         DataError: With the first such value.
     """
-    check_not_null(column, values, where)
+    if not nullable:
+        check_not_null(column, values, where)
     if pa.types.is_floating(values.type):
         numbers_of(column, values, where)
     if pa.types.is_string(values.type) or pa.types.is_binary(values.type):
-        empty = pc.equal(pc.binary_length(values), 0).to_numpy(zero_copy_only=False)
+        empty = (
+            pc.equal(pc.binary_length(values), 0).fill_null(False).to_numpy(zero_copy_only=False)
+        )
         if empty.any():
             row = int(np.argmax(empty))
             raise where.error(
@@ -136,6 +141,35 @@ def weights_of(column: str, values: pa.Array, where: Where) -> Array:
             f"expected a weight of 0 or of at least {least}, found {numbers[row]:g}",
         )
     return numbers.astype(np.float32)
+
+
+def propensities_of(column: str, values: pa.Array, where: Where, *, floor: float) -> Array:
+    """Read probabilities by which weights are divided.
+
+    Args:
+        column: Its name, for messages.
+        values: Numbers above 0, at most 1.
+        where: File and first row, for messages.
+        floor: The value of all smaller ones.
+
+    Returns:
+        float64 [rows].
+
+    Raises:
+        DataError: With the first value that is null or no such number.
+    """
+    check_not_null(column, values, where)
+    numbers = numbers_of(column, values, where)
+    wrong = (numbers <= 0) | (numbers > 1)
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise where.error(
+            row,
+            column,
+            f"expected a probability above 0 and at most 1, found {numbers[row]:g}; drop rows that "
+            "cannot have been shown",
+        )
+    return np.maximum(numbers, floor)
 
 
 def score_numbers_of(column: str, values: pa.Array, where: Where) -> Array:

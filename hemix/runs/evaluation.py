@@ -27,7 +27,7 @@ from hemix.evaluation.notes import evaluation_notes
 from hemix.evaluation.predictions import Predictions
 from hemix.evaluation.report import write_report
 from hemix.features.history_counts import HISTORY_COUNTS
-from hemix.features.match_counts import MATCH_AGE, MATCH_COUNTS, MATCH_TOTALS
+from hemix.features.match_counts import MATCH_AGE, MATCH_COUNTS, MATCH_LAST, MATCH_TOTALS
 from hemix.runs.baselines import (
     TouchedBefore,
     item_values,
@@ -158,10 +158,11 @@ def split_predictions(
     user = split.users_of(request)
     item = load_array(data.folder / "items" / "number.npy")[split.item_row.read()]
     item_impressions = load_array(data.folder / "items" / "train_impressions.npy")
-    user_impressions = np.concatenate(
-        [data.partition(number).user_array("train_impressions") for number in data.partitions]
-    )
+    user_impressions = _user_impressions(data)
     position = split.bias.read()
+    baselines = {"popularity": popularity(data, item)} if has_baselines else {}
+    baselines |= {"position": rates[position]} if rates is not None else {}
+    baselines |= {"touched_before": touched_before} if rule is not None else {}
     probabilities, conditional = _by_task(run, scores)
     return Predictions(
         tasks=run.schema.tasks,
@@ -173,17 +174,19 @@ def split_predictions(
         user=user,
         request=request,
         truth=_truth(data, split),
-        baselines={
-            **({"popularity": popularity(data, item)} if has_baselines else {}),
-            **({"position": rates[position]} if rates is not None else {}),
-            **({"touched_before": touched_before} if rule is not None else {}),
-        },
+        baselines=baselines,
         position=position if data.spec.bias_rows else None,
         history_length=lengths[:, 0],
         realtime_length=lengths[:, 1],
         user_seen_in_train=user_impressions[user] > 0,
         item_seen_in_train=item_values(item_impressions, item) > 0,
     )
+
+
+def _user_impressions(data: Dataset) -> Array:
+    """Train impressions of every user."""
+    partitions = [data.partition(number) for number in data.partitions]
+    return np.concatenate([each.user_array("train_impressions") for each in partitions])
 
 
 def _truth(data: Dataset, split: Split) -> Array | None:
@@ -293,7 +296,7 @@ def _feature_changes(run: Run) -> dict[str, Callable[[int], dict[str, Any]]]:
     names = [(level, name) for level, name, _ in schema.features]
     names += [(schema.statistic_level(name), name) for name in schema.statistics]
     counts = [("context", HISTORY_COUNTS), ("context", MATCH_TOTALS)]
-    counts += [("cross", MATCH_COUNTS), ("cross", MATCH_AGE)]
+    counts += [("cross", name) for name in (MATCH_COUNTS, MATCH_LAST, MATCH_AGE)]
     names += [(level, name) for level, name in counts if getattr(run.spec, level).numbers_of(name)]
 
     def permuted(level: str, name: str, seed: int) -> dict[str, Any]:

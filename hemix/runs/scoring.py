@@ -123,7 +123,8 @@ def permute_feature(run: Run, level: str, name: str, seed: int) -> BatchChange:
         run: Whose inputs are changed.
         level: ``user``, ``item``, ``context`` or ``cross``.
         name: A feature, a statistic, ``history`` for the history counts, or
-            ``match_counts``, ``match_age`` or ``match_totals``.
+            ``match_counts``, ``match_last``, ``match_age`` or
+                ``match_totals``.
         seed: Of the permutations, together with the batch's number.
 
     Returns:

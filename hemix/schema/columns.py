@@ -98,12 +98,25 @@ class Bias(SchemaSection):
     """Larger values count as this value."""
 
 
+class Propensity(SchemaSection):
+    """A column with the probability that the impression was shown, or examined.
+
+    The impression's weight is divided by it (inverse propensity scoring), so that rows stand for
+    those that were left out.
+    """
+
+    column: str
+    floor: Annotated[float, Field(ge=1e-6, le=1)] = 0.01
+    """Smaller probabilities count as this value, so that no row weighs too much."""
+
+
 class Roles(SchemaSection):
     """Columns of the impression log with a special meaning."""
 
     request_id: str | None = None
     """Impressions of a request have the same value. Without it, every impression is a request."""
     weight: str | None = None
+    propensity: Propensity | None = None
     bias: Bias | None = None
     row_key: str | None = None
     """Each row's key of the user's own, which predictions repeat. No model reads it."""

@@ -86,11 +86,14 @@ class Schema(SchemaSection):
 
     @property
     def match_columns(self) -> tuple[str, ...]:
-        """The item features in which match counts compare events with candidates."""
+        """The item features in which match counts compare events with candidates: those of one
+        value, then the lists.
+        """
         counts = self.history.match_counts
         if counts is None:
             return ()
-        return self.event_item_features if counts.columns is None else counts.columns
+        names = self.event_item_features if counts.columns is None else counts.columns
+        return tuple(sorted(names, key=lambda n: self.features.item[n].tensor_columns().jagged))
 
     @property
     def event_fields(self) -> dict[str, FeatureType]:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from hemix.data.layout import Block
-from hemix.features.match_counts import MatchIndex
+from hemix.features.match_index import MatchIndex
 from hemix.serving.entity_encoder import EntityRows
 from hemix.serving.types import RankRequest
 

@@ -52,7 +52,7 @@ def attributions(
 def _attribution(user: UserSide, position: int, weight: float, now_ms: int) -> Attribution:
     time_ms = int(user.time_ms[position])
     return Attribution(
-        item=user.item_ids[position].as_py(),
+        item=user.item_ids[position].as_py() or None,
         weight=weight,
         age_seconds=None if time_ms == TIMELESS_MS else (now_ms - time_ms) / 1000,
         action=user.actions[position].as_py(),

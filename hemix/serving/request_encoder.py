@@ -15,16 +15,12 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from hemix.data.encode import Encoders
-from hemix.data.entities import (
-    EntityTable,
-    coordinates_features,
-    history_numbers,
-    match_key_columns,
-)
+from hemix.data.entities import EntityTable, MatchColumns, coordinates_features, history_numbers
 from hemix.data.history import find_history_ranges
 from hemix.data.keys import distinct, keys_of_texts
+from hemix.data.versions import NO_ITEM_ROW
 from hemix.errors import RequestError
-from hemix.features.match_counts import MatchIndex
+from hemix.features.match_index import MatchIndex, MatchKeys
 from hemix.features.seen_events import SeenEvents
 from hemix.features.statistics import Statistics
 from hemix.serving.column_parser import ColumnParser, OnInvalid, columns_of
@@ -75,9 +71,12 @@ class RequestEncoder:
         self._needs_coordinates = any(f.inputs() for _, _, f in schema.features)
         self._versioned = schema.valid_from is not None
         self._history_numbers = history_numbers(
-            schema, len(encoders.actions), encoders.match_actions
+            schema,
+            len(encoders.actions),
+            encoders.match_actions,
+            encoders.match_windows_ms,
         )
-        self._match_columns = match_key_columns(schema)
+        self._match_columns = MatchColumns.of(schema)
         self._statistics = StatisticsEncoder(
             encoders, statistics, self.users.key_names, self.items.key_names
         )
@@ -142,10 +141,15 @@ class RequestEncoder:
             ids=ids,
             item_ids=item_ids,
             actions=pa.array(actions, pa.string()),
-            matches=self._match_index(encoded.keys[:, self._match_columns], index, ids),
+            matches=self._match_index(self._match_keys(encoded), index, ids),
         )
 
-    def _match_index(self, item_keys: Array, event_item: Array, ids: Array) -> MatchIndex | None:
+    def _match_keys(self, items: EntityRows) -> MatchKeys:
+        return self._match_columns.select(items.keys, items.block.jagged)
+
+    def _match_index(
+        self, item_keys: MatchKeys, event_item: Array, ids: Array
+    ) -> MatchIndex | None:
         counter = self._history_numbers.matches
         if counter is None:
             return None
@@ -167,7 +171,7 @@ class RequestEncoder:
         order = np.argsort(time_ms, kind="stable")[-most:]  # at equal times new events follow
         ids, matches = np.concatenate([side.ids, new.ids])[order], None
         if side.matches is not None and new.matches is not None:
-            keys = np.concatenate([side.matches.event_keys(), new.matches.event_keys()])
+            keys = MatchKeys.concatenate([m.event_keys() for m in (side.matches, new.matches)])
             matches = self._match_index(keys, order, ids)
         extended = replace(
             side.without_items(),
@@ -185,7 +189,7 @@ class RequestEncoder:
         """Encode the items of events as they were at the events' times.
 
         Args:
-            ids: string [E]: the item of every event.
+            ids: string [E]: the item of every event; empty for none.
             time_ms: int64 [E]: the time of every event.
             live: Features that events set for items.
 
@@ -195,6 +199,8 @@ class RequestEncoder:
         distinct_ids, codes = distinct(ids)
         names = distinct_ids.to_pylist()
         rows = self.items.rows_at(self.items.numbers(distinct_ids)[codes], time_ms)
+        if "" in names:
+            rows[codes == names.index("")] = NO_ITEM_ROW
         features = [live.get(name, _NOTHING) for name in names]
         applies = np.array([f.revision > 0 for f in features], dtype=bool)[codes]
         if self._versioned:  # features that were set after an event do not apply to it
@@ -269,7 +275,7 @@ class RequestEncoder:
             request_time_ms=time_ms,
         )
         context_numbers = self._history_numbers.context(seen, user.matches)
-        candidate_keys, request_index = candidates.keys[:, self._match_columns], np.zeros(rows, int)
+        candidate_keys, request_index = self._match_keys(candidates), np.zeros(rows, int)
         cross_numbers = self._history_numbers.cross(
             seen, user.matches, candidate_keys, request_index
         )

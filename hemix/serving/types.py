@@ -125,7 +125,8 @@ class RankRequest:
 class Attribution:
     """A past event and the attention that it received."""
 
-    item: str
+    item: str | None
+    """None for an event without an item."""
     weight: float
     """Fraction of the attention, mean over queries, heads and histories: 0 to 1."""
     age_seconds: float | None

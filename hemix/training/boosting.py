@@ -21,7 +21,7 @@ from hemix.config import BoostingSettings
 from hemix.data.sampler import SequentialSampler
 from hemix.data.split import Split
 from hemix.errors import DataError, SettingsError, UsageError
-from hemix.evaluation.notes import Note, training_notes, valid_notes
+from hemix.evaluation.notes import Note, cut_off_note, training_notes, valid_notes
 from hemix.files import storage_errors
 from hemix.measure import PeakMemory
 from hemix.models import build_predictor
@@ -51,6 +51,16 @@ class Rows:
     """float32 [n, T]"""
     weights: Array
     """float32 [n, T]; 0 where a label is unknown"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Boosted:
+    """The booster of one task."""
+
+    text: str
+    trees: int
+    was_cut_off: bool
+    """Whether early stopping had not come to an end at the last of the rounds"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,16 +142,21 @@ def _train(job: TrainingJob, model: LightGBM, label_notes: list[Note]) -> _Resul
         train_rows, valid_rows = _rows(model, job.data.split("train")), _rows(model, valid)
         tasks = range(len(model.spec.tasks))
         boosters = [_boost_task(job, model, train_rows, valid_rows, task) for task in tasks]
-        model.set_trees([text for text, _ in boosters])
+        model.set_trees([booster.text for booster in boosters])
         validation = validate(model, valid, settings, _CPU)
         calibrates = settings.train.calibrate
         calibration = calibrate(model, valid, settings, _CPU) if calibrates else None
-    names = [task.name for task in model.spec.tasks]
+    by_task = dict(zip((task.name for task in model.spec.tasks), boosters, strict=True))
+    cut_off = [
+        cut_off_note(task, settings.boosting.rounds)
+        for task, booster in by_task.items()
+        if booster.was_cut_off
+    ]
     return _Result(
-        trees=dict(zip(names, (trees for _, trees in boosters), strict=True)),
+        trees={task: booster.trees for task, booster in by_task.items()},
         validation=validation,
         calibration=calibration,
-        notes=training_notes(label_notes, valid_notes(validation.tasks), calibration),
+        notes=training_notes(label_notes, [*cut_off, *valid_notes(validation.tasks)], calibration),
         seconds=time.perf_counter() - started,
         peak_bytes=memory.bytes,
     )
@@ -153,8 +168,8 @@ def _boost_task(
     train: Rows,
     valid: Rows,
     task: int,
-) -> tuple[str, int]:
-    """The booster of one task as text, and how many trees it has; reports every tree."""
+) -> _Boosted:
+    """The booster of one task; reports every tree."""
     rounds = job.settings.boosting.rounds
     total = len(model.spec.tasks) * rounds
 
@@ -230,7 +245,7 @@ def _booster(
     valid: Rows,
     task: int,
     on_round: Callable[[int], None],
-) -> tuple[str, int]:
+) -> _Boosted:
     """Train one booster.
 
     Args:
@@ -242,13 +257,47 @@ def _booster(
         on_round: Called with how many trees there are, after each.
 
     Returns:
-        The booster's text, and how many trees it has.
+        The booster, as good as it was on valid.
 
     Raises:
         DataError: Where train's known labels are of one class.
     """
     lightgbm = load_lightgbm()
     counted, valid_counted = (_counted(job, model, rows, task) for rows in (train, valid))
+    _refuse_one_class(job, model, train, counted, task)
+    boosting = job.settings.boosting
+    done = 0
+
+    def count(state: Any) -> None:
+        nonlocal done
+        done = state.iteration + 1
+        on_round(done)
+
+    callbacks: list[Callable[[Any], None]] = [count]
+    matrix = _matrix(model, train, counted, task)
+    has_valid = bool(valid_counted.any())
+    stops_early = has_valid and boosting.patience > 0
+    if stops_early:
+        callbacks.append(lightgbm.early_stopping(boosting.patience, verbose=False))
+    booster = lightgbm.train(
+        _parameters(boosting, job.settings.train.seed),
+        matrix,
+        num_boost_round=boosting.rounds,
+        valid_sets=[_matrix(model, valid, valid_counted, task, matrix)] if has_valid else None,
+        callbacks=callbacks,
+    )
+    trees = booster.best_iteration if booster.best_iteration > 0 else booster.current_iteration()
+    return _Boosted(
+        text=booster.model_to_string(num_iteration=trees),
+        trees=trees,
+        was_cut_off=stops_early and done == boosting.rounds < trees + boosting.patience,
+    )
+
+
+def _refuse_one_class(
+    job: TrainingJob, model: LightGBM, train: Rows, counted: Array, task: int
+) -> None:
+    """Raise DataError where train's known labels are of one class."""
     positives, known = int(train.labels[counted, task].sum()), int(counted.sum())
     if positives in (0, known):
         name = model.spec.tasks[task].name
@@ -259,21 +308,6 @@ def _booster(
             code="one_class",
             field=f"labels.{name}",
         )
-    boosting = job.settings.boosting
-    callbacks: list[Callable[[Any], None]] = [lambda state: on_round(state.iteration + 1)]
-    matrix = _matrix(model, train, counted, task)
-    has_valid = bool(valid_counted.any())
-    if has_valid and boosting.patience > 0:
-        callbacks.append(lightgbm.early_stopping(boosting.patience, verbose=False))
-    booster = lightgbm.train(
-        _parameters(boosting, job.settings.train.seed),
-        matrix,
-        num_boost_round=boosting.rounds,
-        valid_sets=[_matrix(model, valid, valid_counted, task, matrix)] if has_valid else None,
-        callbacks=callbacks,
-    )
-    trees = booster.best_iteration if booster.best_iteration > 0 else booster.current_iteration()
-    return booster.model_to_string(num_iteration=trees), trees
 
 
 def _counted(job: TrainingJob, model: LightGBM, rows: Rows, task: int) -> Array:

@@ -321,3 +321,10 @@ def test_rate_and_prediction_by_position():
 def test_a_baseline_of_another_shape_is_refused():
     with raises(DataError, code="wrong_shape", field="baselines.position"):
         synthetic_predictions(baselines={"position": np.zeros((2000, 1))})
+
+
+def test_selected_impressions_keep_their_baselines_and_positions():
+    p = synthetic_predictions(position=np.arange(2000))
+    selected = p.select(np.array([7, 3]))
+    assert selected.position.tolist() == [7, 3]
+    assert selected.baselines["popularity"].tolist() == (p.baselines["popularity"][[7, 3]].tolist())

@@ -126,10 +126,13 @@ def test_without_one_history_the_weights_come_from_the_other() -> None:
     )
 
 
-def test_a_chunked_batch_has_the_same_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("cached", [True, False])
+def test_a_chunked_batch_has_the_same_weights(
+    monkeypatch: pytest.MonkeyPatch, cached: bool
+) -> None:
     """Lengths from 0 to 300 make several groups, and most chunks have no candidate in some."""
-    batch = make_batch(SPEC, users=12, requests_per_user=1, candidates=2, history=300)
-    model, state, inputs, *_ = prepared(batch=batch)
+    batch = make_batch(SPEC, users=24, requests_per_user=1, candidates=1, history=300)
+    model, state, inputs, *_ = prepared(cached, batch=batch)
     with torch.no_grad():
         whole = model.event_weights(state, inputs, 3)
         monkeypatch.setattr("hemix.nn.event_weights._WEIGHTS_AT_ONCE", 1)

@@ -168,7 +168,7 @@ def test_a_run_without_its_file_names_the_model_and_the_file(
     ("override", "code", "names"),
     [
         ("model.search=soft", "unknown_setting", ["hemix", "sim"]),
-        ("model.history_events=9", "unknown_setting", ["din, onetrans, sim"]),
+        ("model.history_events=9", "unknown_setting", ["din, hstu, longer, onetrans, sim"]),
         ("model.layrs=9", "unknown_setting", ["did you mean layers?"]),
         ("model.zzz=9", "unknown_setting", ["token_width"]),
         ("model.age=none", "unknown_setting", ["model.time_encoding"]),

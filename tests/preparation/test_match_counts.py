@@ -80,19 +80,20 @@ def test_the_loader_counts_values_that_no_vocabulary_knows(tmp_path: Path) -> No
     assert not data.vocabulary("item.kind") and not data.vocabulary("item.item_id")
     spec = Dataset(data.folder).spec
     assert list(spec.match_actions) == ["view", "order"]
-    # 15min, 1h, 7d, realtime (since midnight), all
+    # 15min, 1h, 2d, realtime (since midnight), all, the newest event
+    assert spec.match_windows_ms == (900_000, 3_600_000, 2 * 86_400_000), "of 8.5 days"
     assert train_counts(data.folder, "match_counts.item_id.view.") == [
-        [0, 0, 0, 0, 1],
-        [0, 1, 1, 1, 1],
-        [0, 0, 1, 1, 1],
-        [0, 0, 0, 0, 0],
+        [0, 0, 0, 0, 1, 0],
+        [0, 1, 1, 1, 1, 1],
+        [0, 0, 1, 1, 1, 0],
+        [0, 0, 0, 0, 0, 0],
     ]
-    assert train_counts(data.folder, "match_counts.item_id.order.")[3] == [0, 0, 1, 1, 1]
+    assert train_counts(data.folder, "match_counts.item_id.order.")[3] == [0, 0, 1, 1, 1, 1]
     assert train_counts(data.folder, "match_counts.kind.view.") == [
-        [0, 1, 1, 1, 2],
-        [0, 1, 1, 1, 2],
-        [0, 0, 0, 0, 0],  # c has no kind, and the event of c neither
-        [0, 0, 0, 0, 0],
+        [0, 1, 1, 1, 2, 1],
+        [0, 1, 1, 1, 2, 1],
+        [0, 0, 0, 0, 0, 0],  # c has no kind, and the event of c neither
+        [0, 0, 0, 0, 0, 0],
     ]
     # b and c are in one bucket of two; d has no size
     assert train_counts(data.folder, "match_counts.size.view.all") == [[1], [2], [2], [0]]
@@ -103,10 +104,44 @@ def test_the_loader_counts_values_that_no_vocabulary_knows(tmp_path: Path) -> No
     np.testing.assert_allclose(hours, [204, 1, 4, 3], rtol=1e-5)
     assert not ages[:, 1].any()
     totals = np.expm1(batch.context.numbers.numpy()).round().astype(int)
-    # view, order and other in 15min, 1h, 7d, realtime, all
+    # view, order and other in 15min, 1h, 2d, realtime, all
     assert totals.tolist() == [[0, 1, 2, 2, 3, 0, 0, 1, 1, 1] + [0] * 5] * len(totals)
     assert data("items/keys").shape == (5, 3) and data("items/keys")[0].tolist() == [0, 0, 0]
     assert data("train/cross.numbers").shape == (4, 0), "nothing of it is stored by impression"
+
+
+def test_lists_and_hashed_ids_match_by_any_value_and_by_raw_keys(tmp_path: Path) -> None:
+    """A hash of one row: two kinds have one id, but their keys differ."""
+    text = schema("match_counts: {columns: [tags, kind]}").replace(
+        "kind: {type: categorical, vocabulary: {min_count: 99}}",
+        "kind: {type: categorical, hash: {rows: 1}}\n"
+        "    tags: {type: categorical, multi: true, vocabulary: {min_count: 2}}",
+    )
+    items = {**ITEMS, "tags": [["x", "y"], ["y", "y"], None, ["x", "rare"]]}
+    data = prepared(tmp_path, text, impressions=impressions(), events=EVENTS, items=items)
+    names = Dataset(data.folder).spec.cross.number_names
+    assert names[0].startswith("match_counts.kind.") and names[-1] == "match_age.tags.missing"
+    # events: view of a (x, y), view of c (none), order of d (x), view of b (y)
+    assert train_counts(data.folder, "match_counts.tags.view.all") == [[2], [2], [0], [1]]
+    assert train_counts(data.folder, "match_counts.tags.order.all") == [[1], [0], [0], [1]]
+    assert train_counts(data.folder, "match_counts.tags.view.last") == [[1], [1], [0], [0]]
+    assert train_counts(data.folder, "match_counts.kind.view.all") == [[2], [2], [0], [0]]
+
+
+def test_the_windows_fit_the_log_or_are_the_schemas(tmp_path: Path) -> None:
+    """Of impressions as events too; events without a time and of valid days do not count."""
+    recent = events(("a", at(0, 8), "view"), ("c", at(0, 9), "view"))
+    timeless = {**recent, "time_ms": [None, at(0, 9)]}
+    tables = {"impressions": impressions(), "items": ITEMS}
+    for name, text, log, windows in (
+        ("hours", schema(), recent, (900_000, 3_600_000)),  # 4 h
+        ("timeless", schema(), timeless, (900_000, 3_600_000)),  # 3 h
+        ("own", schema("match_counts: {windows: [2h]}"), recent, (7_200_000,)),
+        ("none", schema("match_counts: {windows: []}"), recent, ()),
+    ):
+        (tmp_path / name).mkdir()
+        data = Dataset(prepared(tmp_path / name, text, events=log, **tables).folder)
+        assert data.spec.match_windows_ms == windows, name
 
 
 def test_a_delay_hides_events_from_the_counts(tmp_path: Path) -> None:
@@ -185,6 +220,7 @@ def test_a_later_day_keeps_the_actions_of_the_first(tmp_path: Path) -> None:
     continued = later("kept", None)
     spec = Dataset(continued.folder).spec
     assert spec.match_actions == before.match_actions
+    assert spec.match_windows_ms == before.match_windows_ms == (900_000, 3_600_000, 2 * 86_400_000)
     assert spec.cross.number_names == before.cross.number_names
     assert train_counts(continued.folder, "match_counts.item_id.view.all")[0] == [1]
     assert train_counts(continued.folder, "match_counts.item_id.other.all")[0] == [2]

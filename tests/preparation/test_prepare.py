@@ -201,6 +201,21 @@ def test_weight_and_bias(tmp_path: Path) -> None:
     assert plain("train/bias").tolist() == [0] and plain("train/weight").tolist() == [1.0]
 
 
+@pytest.mark.parametrize(
+    ("roles", "weights"),
+    [
+        ("propensity: {column: p}", [2.0, 100.0, 1.0]),
+        ("propensity: {column: p, floor: 0.25}, weight: w", [1.0, 12.0, 0.0]),
+    ],
+)
+def test_weights_are_divided_by_propensities(
+    tmp_path: Path, roles: str, weights: list[float]
+) -> None:
+    impressions = columns(ONE_EACH, w=[0.5, 3.0, 0.0], p=[0.5, 0.001, 1.0])
+    data = prepared(tmp_path, PLAIN + f"roles: {{{roles}}}", impressions=impressions)
+    assert [data(f"{split}/weight").tolist() for split in SPLITS] == [[w] for w in weights]
+
+
 # -- encoders are fitted on train ------------------------------------------------------------------
 
 

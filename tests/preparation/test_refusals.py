@@ -181,6 +181,7 @@ def test_a_missing_column_is_refused(tmp_path: Path) -> None:
     [
         ("roles: {request_id: r}", "roles.request_id", "r"),
         ("roles: {weight: w}", "roles.weight", "w"),
+        ("roles: {propensity: {column: p}}", "roles.propensity.column", "p"),
         ("roles: {bias: {column: position}}", "roles.bias.column", "position"),
         ("features: {context: {city: {type: categorical}}}", "features.context.city", "city"),
         ("features: {cross: {far: {type: numeric, column: km}}}", "features.cross.far", "km"),
@@ -367,6 +368,15 @@ def test_the_row_is_counted_in_its_own_file(tmp_path: Path) -> None:
             "roles: {weight: w}",
             {"w": [1.0, 1e39, 1.0]},
             "row 1: column 'w': expected a weight of at most 1e+30, found 1e+39",
+        ),
+        *(
+            (
+                "roles: {propensity: {column: p}}",
+                {"p": [1.0, 0.5, value]},
+                f"row 2: column 'p': expected a probability above 0 and at most 1, found {value}; "
+                "drop rows that cannot have been shown",
+            )
+            for value in (0, -1, 1.5)
         ),
         (
             "features: {context: {tags: {type: categorical, multi: true}}}",

@@ -4,11 +4,13 @@ that go on; that they are training's numbers is test_parity.py's.
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from hemix.data.versions import NO_ITEM_ROW
 from hemix.runs import Run
 from hemix.serving.encoded import RequestSide, UserSide
 from hemix.serving.field_validation import FieldValidator
@@ -105,4 +107,22 @@ def test_a_state_that_goes_on_counts_as_one_made_anew(encoder: RequestEncoder) -
         assert (sides[0].context.numbers == sides[1].context.numbers).all()
         assert sides[0].cross.numbers.any()
         assert anew.matches is not None and extended.matches is not None
-        assert (anew.matches.event_keys() == extended.matches.event_keys()).all()
+        anew_keys, extended_keys = anew.matches.event_keys(), extended.matches.event_keys()
+        assert (anew_keys.values == extended_keys.values).all()
+
+
+def test_an_event_without_an_item_is_as_training_has_it(
+    encoder: RequestEncoder, rich_run: Path
+) -> None:
+    """The unknown item's row, beside events that have an item."""
+    search = dataclasses.replace(event("", 20, "a1"), item=None)
+    side = user_side(encoder, [event("i1", 30), search, event("new1", 10)])
+    items, row = Run.load(rich_run).entities("item"), NO_ITEM_ROW
+    at = side.item_index[1]
+    assert (side.items.ids[at] == items.features.ids[row]).all()
+    assert (side.items.numbers[at] == items.features.numbers[row]).all()
+    assert side.actions.to_pylist()[1] == "a1" and side.matches is not None
+    assert not side.matches.event_keys().values[1].any()
+    ranked = encoder.request_side(request(Candidate("i1")), side, ITEM_FEATURES)
+    assert count(encoder, ranked, 0, "match_counts.item_id.a0.all") == 1
+    assert count(encoder, ranked, 0, "match_counts.item_id.a1.all") == 0

@@ -156,6 +156,23 @@ def test_rows_whose_label_is_unknown_teach_nothing(logs: Path, tmp_path: Path) -
     )
 
 
+@pytest.mark.parametrize(
+    ("rounds", "patience", "noted"), [(3, 100, ["click", "order"]), (300, 1, []), (3, 0, [])]
+)
+def test_rounds_that_end_before_early_stopping_does_are_noted(
+    data: Path, tmp_path: Path, rounds: int, patience: int, noted: list[str]
+) -> None:
+    """Not where early stopping ended, and not without it."""
+    changes = {
+        "boosting.rounds": rounds,
+        "boosting.patience": patience,
+        "boosting.learning_rate": 0.3,
+    }
+    run = api.train(data, tmp_path / "run", model="lightgbm", settings={**SMALL, **changes})
+    notes = json.loads((run / "metrics.json").read_text())["notes"]
+    assert [note["task"] for note in notes if note["code"] == "boosting_cut_off"] == noted
+
+
 def test_what_is_refused(run: Path, data: Path, tmp_path: Path) -> None:
     with raises(UsageError, "lightgbm", field="--init-from"):
         api.train(data, tmp_path / "run", model="lightgbm", settings=SMALL, init_from=run)

@@ -16,7 +16,7 @@ import torch
 
 from hemix import api
 from hemix.data.dataset import Dataset
-from hemix.models import build_model
+from hemix.models import build_model, model_names
 from hemix.runs import Run
 from hemix.runs.evaluation import split_predictions
 from hemix.settings import build_settings
@@ -256,9 +256,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "data"
 
 
-@pytest.mark.parametrize(
-    "name", ["hemix", "rankmixer", "din", "sim", "onetrans", "dcnv2", "dlrm", "wukong"]
-)
+@pytest.mark.parametrize("name", [name for name in model_names() if name != "lightgbm"])
 def test_rescaled_logits_are_the_scaling(data: Path, name: str) -> None:
     dataset = Dataset(data)
     model = build_model(

@@ -11,6 +11,7 @@ from typing import Any
 from markupsafe import Markup
 
 from hemix.evaluation import charts, wording
+from hemix.evaluation.position_chart import position_chart
 
 __all__ = [
     "auc_chart",
@@ -233,7 +234,7 @@ def position_sections(tasks: Mapping[str, Task]) -> list[dict[str, Any]]:
             f"{wording.percent(row['prediction'])} predicted"
             for row in (rows[0], rows[-1])
         )
-        chart = charts.position_chart(
+        chart = position_chart(
             f"position-{_element_id(name)}", f"Rate of {label} by position. {ends}.", rows
         )
         result.append({"label": label, "chart": chart, "rows": rows})

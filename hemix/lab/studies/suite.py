@@ -70,15 +70,7 @@ def suite(
         RunError: If no trial finished.
     """
     config, options = config or SuiteConfig(), options or StudyOptions()
-    candidates = make_candidates(config.models, config.overrides())
-    labels = [candidate.label for candidate in candidates]
-    if config.reference not in labels:
-        raise UsageError(
-            f"--reference {config.reference}: expected one of {', '.join(labels)}",
-            field="--reference",
-        )
-    if config.seeds < 1:
-        raise UsageError(f"--seeds {config.seeds}: expected 1 or more", field="--seeds")
+    candidates = _make_candidates(config)
     check_study_folder(out)
     datasets = _open_logs(data, verify_test=config.evaluate_test)
     split: EvaluatedSplit = "test" if config.evaluate_test else "valid"
@@ -114,6 +106,19 @@ def suite(
         write_json(out / "suite.json", content)
         write_suite_report(out / "report.html", content)
     return content
+
+
+def _make_candidates(config: SuiteConfig) -> list[Candidate]:
+    candidates = make_candidates(config.models, config.overrides())
+    labels = [candidate.label for candidate in candidates]
+    if config.reference not in labels:
+        raise UsageError(
+            f"--reference {config.reference}: expected one of {', '.join(labels)}",
+            field="--reference",
+        )
+    if config.seeds < 1:
+        raise UsageError(f"--seeds {config.seeds}: expected 1 or more", field="--seeds")
+    return candidates
 
 
 def _open_logs(folders: Sequence[str | Path], *, verify_test: bool) -> list[StudyDataset]:

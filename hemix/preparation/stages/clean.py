@@ -96,7 +96,7 @@ class _Cleaner:
         if self._job.logs.events is not None:
             for rows in self._ranges("events"):
                 rows = deduplicate_events(rows, self._events)
-                self._save(HISTORY, sort_events(rows, self._events))
+                self._save_history(rows)
         self._items.save(self._folder / ITEM_PLACES)
         user_table, joins = self._read_users()
         if self._texts:
@@ -121,8 +121,7 @@ class _Cleaner:
             self._span.add(time_ms, split == 0)
             inside, unique = clean_impressions(self._job, rows, self._impressions)
             if self._job.logs.events is None:
-                events = events_of_impressions(self._schema, unique)
-                self._save(HISTORY, sort_events(events, self._events))
+                self._save_history(events_of_impressions(self._schema, unique))
             if self._schema.statistics:
                 self._save(STATISTICS, statistic_columns(self._schema, unique))
             if inside is not None:
@@ -130,6 +129,10 @@ class _Cleaner:
                 requests.append(self._requests(inside))
         if self._schema.roles.request_id is not None:
             save_requests(self._folder, self._job, requests)
+
+    def _save_history(self, rows: Rows) -> None:
+        self._span.add_events(np.asarray(rows["time_ms"]))
+        self._save(HISTORY, sort_events(rows, self._events))
 
     def _requests(self, rows: Rows) -> Rows:
         """The key of every request, with its user's key and its first row."""

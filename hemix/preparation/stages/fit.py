@@ -18,9 +18,11 @@ from hemix.data.layout import SPLITS, save_array
 from hemix.data.spec import UNKNOWN
 from hemix.errors import SchemaError
 from hemix.features.base import EncodedColumns, Learned
+from hemix.features.match_counts import fit_windows
 from hemix.files import storage_errors
 from hemix.preparation.events import impression_actions
 from hemix.preparation.fit import fit_encoders
+from hemix.preparation.impressions import Span
 from hemix.preparation.item_table import ItemTable
 from hemix.preparation.job import PrepareJob
 from hemix.preparation.label_rates import vocabulary_states
@@ -30,6 +32,7 @@ from hemix.preparation.split_writer import value_counts
 from hemix.preparation.stages.count import ITEM_LABELS, ITEM_ROWS
 from hemix.preparation.texts import KeyTexts, save_texts, text_tables
 from hemix.preparation.vocabulary_extension import PreviousEncoders, extend_vocabulary
+from hemix.schema import Schema
 from hemix.validation import did_you_mean
 
 __all__ = ["Fitted", "fit"]
@@ -55,7 +58,7 @@ def fit(
     items: ItemTable,
     counted: Sequence[Path],
     texts: Sequence[Path],
-    train_end_ms: int,
+    span: Span,
     previous: PreviousEncoders | None,
 ) -> Fitted:
     """Learn the encoders, and write ``encoders``, ``items`` and spec.json's content.
@@ -65,7 +68,7 @@ def fit(
         items: All items.
         counted: The folders of all partitions of the stage ``count``.
         texts: Files with the texts of all values.
-        train_end_ms: End of the train rows, in ms UTC.
+        span: Times of the logs.
         previous: The encoders whose vocabularies are extended.
 
     Raises:
@@ -78,13 +81,14 @@ def fit(
     encoders, tables = fit_encoders(job.schema, partials, [*texts, own_texts], items.numbers)
     growth = None
     if previous is not None:
-        encoders, tables, growth = extend_vocabulary(encoders, tables, previous, train_end_ms)
+        encoders, tables, growth = extend_vocabulary(encoders, tables, previous, span.train_end_ms)
     else:
         vocabularies = encoders.vocabularies.items()
-        seen = {name: np.full(len(index.keys), train_end_ms) for name, index in vocabularies}
+        seen = {name: np.full(len(index.keys), span.train_end_ms) for name, index in vocabularies}
         encoders = dataclasses.replace(encoders, seen=seen)
     actions = _match_actions(encoders, tables, previous)
-    encoders = dataclasses.replace(encoders, match_actions=actions)
+    windows_ms = _match_windows(job.schema, span, previous)
+    encoders = dataclasses.replace(encoders, match_actions=actions, match_windows_ms=windows_ms)
     encoders.save(job.folder / "encoders", texts=tables)
     block = items.entities.encode(encoders)
     items.entities.save(job.folder / "items", block, encoders)
@@ -145,6 +149,24 @@ def _driver_counts(job: PrepareJob, items: ItemTable, item_rows: Array) -> tuple
     counts.save(folder)
     save_texts(folder / "texts.arrow", text_tables(schema), texts)
     return folder, folder / "texts.arrow"
+
+
+def _match_windows(
+    schema: Schema, span: Span, previous: PreviousEncoders | None
+) -> tuple[int, ...]:
+    """Choose the windows of match counts, in ms; those of an earlier day stay, as its actions do.
+
+    Args:
+        schema: The schema.
+        span: Times of the logs.
+        previous: What the vocabularies continue.
+    """
+    counts = schema.history.match_counts
+    if counts is None or not schema.match_columns:
+        return ()
+    if previous is not None:
+        return previous.encoders.match_windows_ms
+    return fit_windows(span.history_ms) if counts.windows_ms is None else counts.windows_ms
 
 
 def _match_actions(

@@ -37,7 +37,7 @@ _EVENT_DECODER = msgspec.json.Decoder(EventMessage)
 _MAX_VALUES = 500_000
 """Maximum values of a body with an invalid event, which is decoded event by event"""
 _REQUIRED = {
-    "interaction": ("user", "item"),
+    "interaction": ("user",),
     "impression": ("user", "item"),
     "user": ("user",),
     "item": ("item",),

@@ -183,7 +183,8 @@ class ApiError(HemixError):
 class EventMessage(Struct, rename={"kind": "event", "action": "type"}):
     """An event.
 
-    An interaction or impression needs user and item, a user event user, an item event item.
+    An interaction needs user, an impression user and item, a user event user, an item event item.
+    An interaction without an item is an action such as a search.
     """
 
     kind: Literal["interaction", "impression", "user", "item"]
@@ -216,8 +217,8 @@ class ItemMessage(Struct):
 class PastEvent(Struct, rename={"action": "type"}):
     """An event of a history in the request."""
 
-    item: Id
     timestamp: Time
+    item: Id | None = None
     action: Action | None = None
     fields: Fields = {}
 

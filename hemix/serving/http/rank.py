@@ -44,7 +44,7 @@ _DECODER = msgspec.json.Decoder(RankMessage)
 class AttributionResponse(TypedDict):
     """A past event, with the fraction of the attention that it received."""
 
-    item: str
+    item: str | None
     weight: float
     age_seconds: float | None
     type: str | None

@@ -163,6 +163,8 @@ class LogTables:
             columns[roles.bias.column] = pa.array(rows.rank)
         if roles.weight is not None:
             columns[roles.weight] = pa.array(np.ones(count))
+        if roles.propensity is not None:
+            columns[roles.propensity.column] = pa.array(np.ones(count))
         for name, label in self.schema.labels.items():
             columns[label.column or name] = pa.nulls(count, pa.int8())
             if label.available_at is not None:

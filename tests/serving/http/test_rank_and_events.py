@@ -74,7 +74,7 @@ def test_duplicates_count_once_and_invalid_events_leave_the_others(server: Serve
     body = [
         first,
         event(timestamp=now + 3_600_000),
-        event(item=None),
+        event(event="impression", item=None),
         event(fields={"price": 3}),
         {"event": "item", "id": uuid.uuid4().hex, "item": "i1", "fields": {"price": "dear"}},
         {
@@ -325,6 +325,7 @@ def two_models(*, strict: bool = False) -> dict[str, FieldValidator]:
     ("body", "field", "unusable"),
     [
         (event(fields={"tab": 3}), None, {}),
+        (event(item=None, type="search"), None, {}),
         (event(fields={"tab": "top"}), None, {"a": 1}),
         (event(fields={"tab": "top", "position": 4}), None, {"a": 1}),
         (event(fields={"tab": "top", "position": True}), "fields.position", {}),

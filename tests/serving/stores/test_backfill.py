@@ -441,6 +441,23 @@ def test_the_chunk_size_does_not_matter(logs: Path) -> None:
     assert events(3) == events(100_000)
 
 
+def test_events_without_an_item_are_loaded_and_may_not_be_impressions(tmp_path: Path) -> None:
+    columns = {"user_id": ["u", "u"], "item_id": [None, "a"], "time_ms": [at(0, 1), at(0, 2)]}
+    shown = {"user_id": ["u"], "item_id": ["a"], "time_ms": [at(0)], "click": [1]}
+    schema = PLAIN + "tables: {events: events.parquet}\n"
+    events = {**columns, "action": ["search", "view"]}
+    logs = write(tmp_path / "logs", schema, impressions=shown, events=events)
+    loaded = [e for _, chunk in logged_events(open_logs(logs, None), 10) for e in chunk]
+    assert [(e.item, e.action, e.time_ms) for e in loaded] == [
+        (None, "search", at(0, 1)),
+        ("a", "view", at(0, 2)),
+    ]
+    assert len({e.id for e in loaded}) == 2
+    logs = write(tmp_path / "shown", impressions={**columns, "click": [1, 0]})
+    with raises(DataError, field="item_id"):
+        list(logged_events(open_logs(logs, None), 10))
+
+
 def test_progress_and_a_cap(tmp_path: Path, url: str) -> None:
     reports: list[tuple[str, float]] = []
     logs = event_logs(tmp_path / "logs")
