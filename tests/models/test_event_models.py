@@ -277,9 +277,9 @@ def test_a_named_size_has_parameters_of_hemixs_order(name: str, size: str) -> No
 @pytest.mark.parametrize(
     ("name", "tiny", "base"),
     [
-        ("din", 590_841, 2_788_953),
-        ("sim", 653_621, 3_151_253),
-        ("onetrans", 298_508, 1_715_692),
+        ("din", 603_129, 2_813_529),
+        ("sim", 665_909, 3_175_829),
+        ("onetrans", 301_580, 1_727_980),
     ],
 )
 def test_dense_parameters_are_those_of_the_docs(name: str, tiny: int, base: int) -> None:
