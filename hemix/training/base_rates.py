@@ -48,12 +48,19 @@ def train_base_rates(split: Split, spec: InputSpec) -> BaseRates:
     """
     shape = (max(spec.bias_rows, 1), len(spec.tasks))
     positives, totals = np.zeros(shape), np.zeros(shape)
+    weight = squared_weight = 0.0
     for place in range(len(split.data.partitions)):
         rows = split.partition(place)
         for first in range(0, len(rows.labels), _ROWS_PER_CHUNK):
-            counted = _counts(rows, slice(first, first + _ROWS_PER_CHUNK), spec)
+            chunk = slice(first, first + _ROWS_PER_CHUNK)
+            counted = _counts(rows, chunk, spec)
             positives += counted[0]
             totals += counted[1]
+            weights = rows.weight[chunk].astype(np.float64)
+            weight, squared_weight = weight + weights.sum(), squared_weight + (weights**2).sum()
+    # the smoothing counts effective rows (Kish), so that the scale of the weights changes nothing
+    scale = weight / squared_weight if squared_weight > 0 else 1.0
+    positives, totals = positives * scale, totals * scale
     all_positives, all_totals = positives.sum(0), totals.sum(0)
     rate_T = (all_positives + 0.5) / (all_totals + 1.0)
     rate_PT = (positives + _SMOOTHING_IMPRESSIONS * rate_T) / (totals + _SMOOTHING_IMPRESSIONS)

@@ -69,7 +69,7 @@ def test_every_flag_has_a_help_text(name: str) -> None:
         (["evaluate", "nowhere", "--data", "nowhere"], "nowhere: no such run folder"),
         (
             ["import", "criteo", "raw", "--out", "X"],
-            "'criteo' is not one of 'kuairand', 'movielens'",
+            "'criteo' is not one of 'ebnerd', 'kuairand', 'mind', 'movielens'",
         ),
         (["import", "kuairand", "raw", "--out", "X"], "raw"),
         (["prepare", "nowhere", "--out", "X"], "nowhere"),

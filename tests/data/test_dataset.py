@@ -19,7 +19,7 @@ from hemix.data.batch import RequestBatch
 from hemix.data.columns import Columns
 from hemix.data.dataset import Dataset
 from hemix.data.jagged import Jagged
-from hemix.data.layout import partition_folder
+from hemix.data.layout import SPEC_FORMAT, partition_folder
 from hemix.data.replacement import Replacement
 from hemix.data.sampler import RequestSampler, SequentialSampler
 from hemix.data.split import Split
@@ -445,7 +445,7 @@ def test_what_is_no_dataset(copy: Path, tmp_path: Path) -> None:
         Dataset(tmp_path)
     with raises(UsageError, field="--split"):
         Dataset(copy).split("dev")
-    (copy / "spec.json").write_text('{"format_version": 2}')
+    (copy / "spec.json").write_text(f'{{"format_version": {SPEC_FORMAT.version}}}')
     with raises(DataError, "spec.json", code="damaged_file", field=copy):
         Dataset(copy)
 

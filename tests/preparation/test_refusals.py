@@ -414,9 +414,9 @@ def test_values_of_events(tmp_path: Path) -> None:
         tmp_path,
         EVENTS,
         impressions=ONE_EACH,
-        events={**ONE_EVENT, "item_id": pa.array([None], pa.string())},
+        events={**ONE_EVENT, "user_id": pa.array([None], pa.string())},
     ) == (
-        "LOGS/events.parquet: row 0: column 'item_id': expected a value, found null; fill it, or "
+        "LOGS/events.parquet: row 0: column 'user_id': expected a value, found null; fill it, or "
         "drop such rows"
     )
     assert "LOGS/events.parquet: row 0: column 'time_ms': looks like seconds" in refusal(

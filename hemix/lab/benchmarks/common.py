@@ -112,12 +112,13 @@ class CommandCost:
     """Anonymous memory of its largest process"""
 
 
-def measure_command(command: str, arguments: Sequence[str]) -> CommandCost:
+def measure_command(command: str, arguments: Sequence[str], *, name: str) -> CommandCost:
     """Run a command of hemix in its own process and measure it.
 
     Args:
         command: Name of the command.
         arguments: Its arguments.
+        name: What measures it, for the message.
 
     Raises:
         HemixError: The command failed.
@@ -133,7 +134,7 @@ def measure_command(command: str, arguments: Sequence[str]) -> CommandCost:
             _, errors = process.communicate()
         if process.returncode != 0:
             cause = last_line(errors, process.returncode)
-            raise HemixError(f"hemix {command} failed: {cause}", code="process_failed")
+            raise HemixError(f"{name}: hemix {command}: {cause}", code="process_failed")
     return CommandCost(
         seconds=round(time.monotonic() - start, 2),
         processor_seconds=round(_children_processor_seconds() - processor_start, 2),

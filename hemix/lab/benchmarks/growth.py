@@ -68,10 +68,14 @@ def _measure_case(folder: Path, scale: float) -> dict[str, Any]:
     write_logs(
         folder / "logs", impressions=impressions, events=events, users=users, items=_ITEMS, seed=0
     )
-    prepared = measure_command("prepare", [str(folder / "logs"), "--out", str(folder / "data")])
+    prepared = measure_command(
+        "prepare", [str(folder / "logs"), "--out", str(folder / "data")], name="bench growth"
+    )
     flags = [text for key, value in _SETTINGS.items() for text in ("--set", f"{key}={value}")]
     trained = measure_command(
-        "train", ["--data", str(folder / "data"), "--out", str(folder / "run"), *flags]
+        "train",
+        ["--data", str(folder / "data"), "--out", str(folder / "run"), *flags],
+        name="bench growth",
     )
     steps = json.loads((folder / "run" / "metrics.json").read_text())["steps"]
     return {

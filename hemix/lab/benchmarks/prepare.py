@@ -72,6 +72,7 @@ def run(
                 *("--processes", str(processes)),
                 *(() if partitions is None else ("--partitions", str(partitions))),
             ],
+            name="bench prepare",
         )
         manifest = MANIFEST_FORMAT.read(folder / "data" / "manifest.json")
         dataset_bytes = sum(

@@ -21,7 +21,7 @@ from hemix.files import new_folder
 from hemix.lab.simulator import tables
 from hemix.lab.simulator.city import CITY_FORMAT, City, build_city
 from hemix.lab.simulator.generate import Columns, generate_logs
-from hemix.lab.simulator.parameters import PARAMETERS, CityParameters
+from hemix.lab.simulator.parameters import CityParameters
 
 __all__ = ["simulate"]
 
@@ -42,7 +42,7 @@ def simulate(
     users: int,
     days: int,
     seed: int,
-    parameters: CityParameters = PARAMETERS,
+    parameters: CityParameters | None = None,
     on_progress: Progress = lambda _stage, _fraction: None,
 ) -> dict[str, Any]:
     """Simulate a city and write its logs; the same users, days and seed give the same rows.
@@ -52,7 +52,7 @@ def simulate(
         users: Number of users, 1 to 1,000,000.
         days: Number of logged days, 3 to 1,000.
         seed: Seed of all random draws.
-        parameters: Constants of the city.
+        parameters: Constants of the city; None: those of this version.
         on_progress: Called with the stage and its finished fraction, 0 to 1.
 
     Returns:
@@ -71,7 +71,8 @@ def simulate(
             field="--days",
         )
     with new_folder(out) as folder:
-        city = build_city(users, days, seed, parameters)
+        own = {} if parameters is None else {"parameters": parameters}
+        city = build_city(users, days, seed, **own)
         (folder / "schema.yaml").write_text(tables.schema_text(city), encoding="utf-8")
         pq.write_table(tables.items_table(city), folder / "items.parquet", compression="zstd")
         (folder / "truth").mkdir()
