@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -64,11 +66,7 @@ def score(
     schema = Schema.load(run / "schema.yaml")
     impressions = open_impressions(schema, inputs)
     logs = event_logs(schema, inputs, impressions) if inputs.needs_store else None
-    temporary = out.with_name(f".{out.name}.part")
-    with storage_errors(out):
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-    try:
+    with _temporary_folder(out) as temporary:
         store = inputs.store or "memory://"
         if logs is not None:
             path = (temporary / "store.db").absolute()
@@ -93,16 +91,20 @@ def score(
             else:
                 written = write_best(parts, partial_file, job.names["score"], top)
             partial_file.replace(out)
+    return {"written": written, **asdict(counts)}
+
+
+@contextmanager
+def _temporary_folder(out: Path) -> Iterator[Path]:
+    """A hidden folder beside ``out``, removed at the end."""
+    temporary = out.with_name(f".{out.name}.part")
+    with storage_errors(out):
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+    try:
+        yield temporary
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return {
-        "rows": counts.rows,
-        "written": written,
-        "without_score": counts.without_score,
-        "unknown_items": counts.unknown_items,
-        "unknown_users": counts.unknown_users,
-        "cut_histories": counts.cut_histories,
-    }
 
 
 def _score_all(

@@ -88,14 +88,7 @@ class Dataset:
                 code="damaged_file",
                 field=str(self.folder),
             ) from error
-        self.schema = Schema.load(self.folder / "schema.yaml")
-        if self.schema.fingerprint() != self.manifest["fingerprint"]:
-            raise DataError(
-                f"{self.folder}: schema.yaml was changed after the dataset was prepared: prepare "
-                "it again",
-                code="other_schema",
-                field=str(self.folder),
-            )
+        self.schema = self._load_schema()
         self._partition = lru_cache(maxsize=_OPEN_PARTITIONS)(self._open)
         self.items = Block.load(
             self.folder / "items", "features", len(self.spec.item.jagged_tables)
@@ -110,6 +103,17 @@ class Dataset:
         self._item_keys = np.zeros((self.items.rows, 0), dtype=np.uint64)
         if key_features(self.schema, "item"):
             self._item_keys = load_array(self.folder / "items" / "keys.npy")
+
+    def _load_schema(self) -> Schema:
+        schema = Schema.load(self.folder / "schema.yaml")
+        if schema.fingerprint() != self.manifest["fingerprint"]:
+            raise DataError(
+                f"{self.folder}: schema.yaml was changed after the dataset was prepared: prepare "
+                "it again",
+                code="other_schema",
+                field=str(self.folder),
+            )
+        return schema
 
     def _numbers(self, partitions: Sequence[int] | None) -> tuple[int, ...]:
         count = len(self.manifest["partitions"])

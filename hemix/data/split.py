@@ -8,7 +8,6 @@ batch, and a resumed run continues with the batches that remained.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -23,9 +22,10 @@ from hemix.data.history import find_history_ranges
 from hemix.data.jagged import int64_tensor
 from hemix.data.loader import read_ahead
 from hemix.data.masking import Masks
-from hemix.data.partition import Partition, PartitionSplit
+from hemix.data.partition import PartitionSplit
 from hemix.data.partitioned import PartitionedArray, PartitionedRows, Pieces
 from hemix.data.replacement import Replacement
+from hemix.data.requested import RequestedRows
 from hemix.data.user_rows import UserRows
 from hemix.features.match_index import MatchKeys
 from hemix.features.seen_events import SeenEvents
@@ -38,26 +38,9 @@ __all__ = ["HistoryPart", "Split"]
 
 Array = npt.NDArray[Any]
 Int64Array = npt.NDArray[np.int64]
+Numbers = npt.NDArray[np.float32]
 Positions = npt.NDArray[np.integer[Any]]
 HistoryPart = Literal["global", "realtime"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Requested:
-    """The requests of a batch, Q of them with N impressions, partition by partition."""
-
-    at: Pieces
-    """[Q]"""
-    opened: Sequence[Partition]
-    """The partition of each piece"""
-    split: Sequence[PartitionSplit]
-    """The same of this split"""
-    time_ms: Int64Array
-    """int64 [Q]"""
-    rows: Pieces
-    """[N]"""
-    request_index: Int64Array
-    """int64 [N]"""
 
 
 class Split:
@@ -232,12 +215,10 @@ class Split:
             hidden: A part of the histories that no request sees, and that nothing counts.
         """
         data, requested = self.data, self._requested(requests)
-        at, rows, split = requested.at, requested.rows, requested.split
+        rows, split = requested.rows, requested.split
         time_ms, request_index = requested.time_ms, requested.request_index
         histories = [partition.history for partition in requested.opened]
-        masks = None
-        if replacement is not None:
-            masks = replacement.masks(len(time_ms), len(request_index))
+        masks = requested.masks(replacement)
         user_rows = self._user_rows(requested, hidden, masks)
         events = user_rows.events
         candidate_rows = rows.take([s.item_row for s in split])
@@ -254,14 +235,8 @@ class Split:
         )
         items = data.items.select(item_rows)
         item_keys = data.match_keys(item_rows, items)
-        is_unknown = None if masks is None else masks.item
-        numbers = self._history_numbers(seen, item_keys, item_index, request_index, is_unknown)
-        blocks = {
-            "user": user_rows.pieces.select([p.users for p in requested.opened]),
-            "context": at.select([s.context for s in split]).with_numbers(numbers[0]),
-            "item": items,
-            "cross": rows.select([s.cross for s in split]).with_numbers(numbers[1]),
-        }
+        numbers = self._history_numbers(seen, item_keys, item_index, request_index, masks)
+        blocks = requested.blocks(user_rows, items, numbers)
         if masks is not None:
             blocks = data.unknown_rows.mask(blocks, masks, user_rows.is_masked, request_index)
             item_index[: len(request_index)][masks.item] = len(item_rows)
@@ -269,10 +244,11 @@ class Split:
             blocks, event_ids = replacement.apply(blocks, event_ids, data.spec)
         users, context, item_columns, cross = map(Columns.from_block, blocks.values())
         labels, weights = _labels(rows, split)
+        candidate_item, event_item = np.split(item_index, [len(request_index)])
         return RequestBatch(
             users=users,
             event_offsets=int64_tensor(user_rows.event_offsets),
-            event_item=int64_tensor(item_index[len(request_index) :]),
+            event_item=int64_tensor(event_item),
             event_time_ms=int64_tensor(seen.time_ms),
             event_ids=int64_tensor(event_ids),
             user_index=int64_tensor(user_rows.user_index),
@@ -280,7 +256,7 @@ class Split:
             context=context,
             history_ranges=int64_tensor(user_rows.history_ranges),
             request_index=int64_tensor(request_index),
-            item_index=int64_tensor(item_index[: len(request_index)]),
+            item_index=int64_tensor(candidate_item),
             cross=cross,
             bias=int64_tensor(rows.take([s.bias for s in split])),
             items=item_columns,
@@ -289,14 +265,14 @@ class Split:
             weights=weights,
         )
 
-    def _requested(self, requests: Positions) -> _Requested:
+    def _requested(self, requests: Positions) -> RequestedRows:
         """Find requests, int [Q], and their impressions."""
         at = self.request_numbers.pieces(requests)
         opened = self.data.opened(at)
         split = [partition.split(self.name) for partition in opened]
         first = at.take([s.first_candidate for s in split])
         candidates = at.take([s.first_candidate[1:] for s in split]) - first
-        return _Requested(
+        return RequestedRows(
             at=at,
             opened=opened,
             split=split,
@@ -306,7 +282,7 @@ class Split:
         )
 
     def _user_rows(
-        self, requested: _Requested, hidden: HistoryPart | None, masks: Masks | None
+        self, requested: RequestedRows, hidden: HistoryPart | None, masks: Masks | None
     ) -> UserRows:
         """Find the user rows of requests.
 
@@ -341,8 +317,8 @@ class Split:
         item_keys: MatchKeys,
         item_index: Int64Array,
         request_index: Int64Array,
-        is_unknown: npt.NDArray[np.bool_] | None,
-    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        masks: Masks | None,
+    ) -> tuple[Numbers, Numbers]:
         """Compute the context numbers [Q, any] and cross numbers [N, any] of the histories.
 
         Args:
@@ -350,7 +326,7 @@ class Split:
             item_keys: Keys of the item versions of the batch [I].
             item_index: int64 [N + E], the item of every candidate, then of every event.
             request_index: int64 [N], the request of every candidate.
-            is_unknown: bool [N], candidates that match nothing; None: none.
+            masks: What is masked: an unknown candidate matches nothing; None: nothing.
         """
         numbers = self.data.history_numbers
         candidate_items, event_items = np.split(item_index, [len(request_index)])
@@ -359,8 +335,8 @@ class Split:
             groups = numbers.matches.groups(seen.action_ids)
             matches = numbers.matches.index(item_keys, event_items, groups, wanted=candidate_items)
         candidate_keys = item_keys.select(candidate_items)
-        if is_unknown is not None:
-            candidate_keys = candidate_keys.without(is_unknown)
+        if masks is not None:
+            candidate_keys = candidate_keys.without(masks.item)
         cross = numbers.cross(seen, matches, candidate_keys, request_index)
         return numbers.context(seen, matches), cross
 

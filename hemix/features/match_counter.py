@@ -115,10 +115,9 @@ class MatchCounter:
             request_index: int64 [N], the request of every candidate.
 
         Returns:
-            float32 [N, numbers], in the order of ``match_names``. First log1p of the counts [C, A,
-            W + 1], those of the newest event of each action last. Then of every column 1 where the
-            newest event of all matches. Then of every column the age of the last match (see
-            :func:`_log_age`), and 1 where there is none.
+            float32 [N, numbers], in the order of ``match_names``: log1p of counts [C, A, W + 1],
+            those of the newest event of each action last; by column 1 where the newest event of all
+            matches; by column the age of the last match (:func:`_log_age`), and 1 without one.
         """
         bounds, newest = self._bounds(seen), self._newest(index, seen)
         candidates, windows = len(request_index), bounds.shape[1] - 1

@@ -18,7 +18,7 @@ from hemix.data.dataset import Dataset
 from hemix.data.layout import load_array
 from hemix.data.masking import Masking
 from hemix.data.sampler import RequestSampler
-from hemix.data.split import HistoryPart, Split
+from hemix.data.split import Split
 from hemix.errors import StorageError
 from hemix.evaluation.evaluate import evaluate_predictions, slice_metrics
 from hemix.evaluation.importance import permutation_importance
@@ -38,7 +38,8 @@ from hemix.runs.folder import METRICS_FILE, METRICS_FORMAT, Run, check_same_sche
 from hemix.runs.sampling import full_log_weights
 from hemix.runs.scoring import (
     SCORING_IMPRESSIONS,
-    BatchChange,
+    UNCHANGED,
+    InputChange,
     permute_feature,
     score_split,
 )
@@ -216,7 +217,11 @@ def _masked(
     slices = {}
     for done, (name, masking) in enumerate(_MASKINGS.items()):
         on_progress("masked", done / len(_MASKINGS))
-        scored = list(score_split(run, split, sampler=sampler, steps=steps, masking=masking))
+        scored = list(
+            score_split(
+                run, split, sampler=sampler, steps=steps, change=InputChange(masking=masking)
+            )
+        )
         rows = np.concatenate([batch.impression_index for batch in scored])
         outputs = {
             output: np.concatenate([batch.outputs[output] for batch in scored])
@@ -249,12 +254,8 @@ def _importance(
     sampler = RequestSampler(split, batch_size=min(SCORING_IMPRESSIONS, impressions), seed=seed)
     steps = max(1, min(sampler.steps, impressions // SCORING_IMPRESSIONS))
 
-    def score(
-        change: BatchChange | None = None, hidden: HistoryPart | None = None
-    ) -> tuple[Array, Array]:
-        scored = list(
-            score_split(run, split, sampler=sampler, steps=steps, change=change, hidden=hidden)
-        )
+    def score(change: InputChange = UNCHANGED) -> tuple[Array, Array]:
+        scored = list(score_split(run, split, sampler=sampler, steps=steps, change=change))
         return (
             np.concatenate([batch.impression_index for batch in scored]),
             np.concatenate([batch.outputs[run.schema.tasks[0]] for batch in scored]),
@@ -275,7 +276,7 @@ def _importance(
 
     def scorer(feature: str, rng: np.random.Generator) -> Array:
         on_progress("importance", next(done) / len(changes))
-        return score(**changes[feature](int(rng.integers(2**31))))[1][known]
+        return score(changes[feature](int(rng.integers(2**31))))[1][known]
 
     return permutation_importance(
         scorer,
@@ -288,10 +289,8 @@ def _importance(
     )
 
 
-def _feature_changes(run: Run) -> dict[str, Callable[[int], dict[str, Any]]]:
-    """By input of the model, the arguments of :func:`score_split` that remove its information,
-    given a seed.
-    """
+def _feature_changes(run: Run) -> dict[str, Callable[[int], InputChange]]:
+    """By input of the model, the change that removes its information, given a seed."""
     schema = run.schema
     names = [(level, name) for level, name, _ in schema.features]
     names += [(schema.statistic_level(name), name) for name in schema.statistics]
@@ -299,12 +298,12 @@ def _feature_changes(run: Run) -> dict[str, Callable[[int], dict[str, Any]]]:
     counts += [("cross", name) for name in (MATCH_COUNTS, MATCH_LAST, MATCH_AGE)]
     names += [(level, name) for level, name in counts if getattr(run.spec, level).numbers_of(name)]
 
-    def permuted(level: str, name: str, seed: int) -> dict[str, Any]:
-        return {"change": permute_feature(run, level, name, seed)}
+    def permuted(level: str, name: str, seed: int) -> InputChange:
+        return InputChange(batches=permute_feature(run, level, name, seed))
 
     return {
-        "history: global": lambda _: {"hidden": "global"},
-        "history: real time": lambda _: {"hidden": "realtime"},
+        "history: global": lambda _: InputChange(hidden="global"),
+        "history: real time": lambda _: InputChange(hidden="realtime"),
         **{f"{level}.{name}": partial(permuted, level, name) for level, name in names},
     }
 

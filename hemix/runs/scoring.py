@@ -21,7 +21,9 @@ from hemix.runs.folder import Run, ScoredPosition
 
 __all__ = [
     "SCORING_IMPRESSIONS",
+    "UNCHANGED",
     "BatchChange",
+    "InputChange",
     "ScoredBatch",
     "permute_feature",
     "score_split",
@@ -51,6 +53,21 @@ class ScoredBatch:
     """What was scored."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class InputChange:
+    """What a model sees in place of the split's own inputs."""
+
+    batches: BatchChange | None = None
+    """Applied to every batch before it is scored."""
+    hidden: HistoryPart | None = None
+    """The part of every history that is hidden."""
+    masking: Masking = NO_MASKING
+    """Which users and items are scored as unknown ones."""
+
+
+UNCHANGED = InputChange()
+
+
 @torch.no_grad()
 def score_split(
     run: Run,
@@ -59,9 +76,7 @@ def score_split(
     position: ScoredPosition = "logged",
     sampler: Sampler | None = None,
     steps: int | None = None,
-    change: BatchChange | None = None,
-    hidden: HistoryPart | None = None,
-    masking: Masking = NO_MASKING,
+    change: InputChange = UNCHANGED,
     on_progress: Callable[[int], None] = lambda _: None,
 ) -> Iterator[ScoredBatch]:
     """Score a split batch by batch.
@@ -74,9 +89,7 @@ def score_split(
         position: The logged position of every impression, or the one that a server uses for all.
         sampler: The batches; by default all impressions in order.
         steps: How many batches; by default all.
-        change: Applied to every batch before it is scored.
-        hidden: The part of every history that is hidden.
-        masking: Which users and items are scored as unknown ones.
+        change: What the model sees in place of the inputs.
         on_progress: Called with the number of impressions that are scored.
 
     Yields:
@@ -90,8 +103,8 @@ def score_split(
     batches = split.batches(
         sampler,
         steps=range(sampler.steps if steps is None else steps),
-        replacement=Replacement(masking=masking, seed=(0,)),
-        hidden=hidden,
+        replacement=Replacement(masking=change.masking, seed=(0,)),
+        hidden=change.hidden,
     )
     for number, batch in enumerate(batches):
         if not batch.candidates_count:
@@ -100,8 +113,8 @@ def score_split(
             batch = dataclasses.replace(
                 batch, bias=torch.full_like(batch.bias, min(role.serve_as, role.max))
             )
-        if change is not None:
-            batch = change(batch, number)
+        if change.batches is not None:
+            batch = change.batches(batch, number)
         outputs = run.model.predict(batch.to(device))
         assert batch.impression_index is not None
         history_ranges = batch.history_ranges[batch.request_index].numpy()

@@ -13,7 +13,7 @@ from hemix.data.dataset import Dataset
 from hemix.data.masking import Masking
 from hemix.models import build_predictor
 from hemix.runs import Run
-from hemix.runs.scoring import score_split
+from hemix.runs.scoring import InputChange, score_split
 from hemix.serving.config import ServeConfig
 from hemix.serving.engine import Engine
 from hemix.serving.stores import StoreLimits, open_store
@@ -68,7 +68,11 @@ def new_items(request: RankRequest) -> RankRequest:
 def test_a_masked_request_is_served_alike(world: tuple[Path, Dataset, Run], kind: str) -> None:
     logs, data, run = world
     split = data.split("test")
-    scored = list(score_split(run, split, position="serving", masking=Masking(**{kind: 1.0})))
+    scored = list(
+        score_split(
+            run, split, position="serving", change=InputChange(masking=Masking(**{kind: 1.0}))
+        )
+    )
     rows = np.concatenate([batch.impression_index for batch in scored])
     expected = {
         name: dict(

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hemix.data.layout import MANIFEST_FORMAT
-from hemix.lab.benchmarks.common import measure_command
+from hemix.lab.benchmarks.common import CommandCost, measure_command
 from hemix.lab.benchmarks.synthetic_logs import write_logs
 from hemix.measure import machine
 
@@ -51,48 +51,37 @@ def run(
     Raises:
         HemixError: The preparation failed.
     """
-    impressions, events = max(int(impressions * scale), 1000), max(int(events * scale), 1000)
-    users, items = max(int(_USERS * scale), 10), max(int(_ITEMS * scale), 10)
+    sizes = {
+        "impressions": max(int(impressions * scale), 1000),
+        "events": max(int(events * scale), 1000),
+        "users": max(int(_USERS * scale), 10),
+        "items": max(int(_ITEMS * scale), 10),
+    }
     with tempfile.TemporaryDirectory(prefix="hemix-bench-") as temporary:
         folder = Path(temporary) if out is None else out
         start = time.monotonic()
-        write_logs(
-            folder / "logs",
-            impressions=impressions,
-            events=events,
-            users=users,
-            items=items,
-            seed=seed,
-        )
-        written = time.monotonic()
+        write_logs(folder / "logs", **sizes, seed=seed)
+        draw_seconds = round(time.monotonic() - start, 2)
+        flags = () if partitions is None else ("--partitions", str(partitions))
+        paths = (str(folder / "logs"), "--out", str(folder / "data"))
         cost = measure_command(
-            "prepare",
-            [
-                *(str(folder / "logs"), "--out", str(folder / "data")),
-                *("--processes", str(processes)),
-                *(() if partitions is None else ("--partitions", str(partitions))),
-            ],
-            name="bench prepare",
+            "prepare", [*paths, "--processes", str(processes), *flags], name="bench prepare"
         )
-        manifest = MANIFEST_FORMAT.read(folder / "data" / "manifest.json")
-        dataset_bytes = sum(
-            path.stat().st_size for path in (folder / "data").rglob("*") if path.is_file()
-        )
-    case = {
-        "name": "prepare",
-        "impressions": impressions,
-        "events": events,
-        "users": users,
-        "items": items,
-        "processes": processes,
+        case = sizes | {"processes": processes} | _figures(folder / "data", cost)
+    rows = sizes["impressions"] + sizes["events"]
+    case |= {"rows_per_second": round(rows / cost.seconds), "draw_seconds": draw_seconds}
+    return {"cases": [{"name": "prepare", **case}], "machine": machine()}
+
+
+def _figures(data: Path, cost: CommandCost) -> dict[str, Any]:
+    """What a preparation cost, and the size of its dataset."""
+    manifest = MANIFEST_FORMAT.read(data / "manifest.json")
+    return {
         "partitions": len(manifest["partitions"]),
-        "rows_per_second": round((impressions + events) / cost.seconds),
         "ours_seconds": cost.seconds,
         "ours_processor_seconds": cost.processor_seconds,
         "ours_peak_bytes": cost.peak_bytes,
         "limit_bytes": LIMIT_BYTES,
         "within_limit": cost.peak_bytes < LIMIT_BYTES,
-        "dataset_bytes": dataset_bytes,
-        "draw_seconds": round(written - start, 2),
+        "dataset_bytes": sum(path.stat().st_size for path in data.rglob("*") if path.is_file()),
     }
-    return {"cases": [case], "machine": machine()}
