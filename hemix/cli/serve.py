@@ -65,10 +65,18 @@ def serve(flags: ServeFlags, context: typer.Context) -> None:
 
 def _print_ready(run: Path, as_json: bool, url: str, seconds: dict[str, float]) -> None:
     """Print the server's URL and the seconds that its start took."""
+    if as_json:
+        print(json.dumps({"url": url, "seconds": seconds}), flush=True)
+        return
     from hemix.display import serving_banner
+    from hemix.schema import Schema
+    from hemix.serving.playground import suggested_values
+    from hemix.serving.run_folders import find_runs
 
-    ready = {"url": url, "seconds": seconds}
-    print(json.dumps(ready) if as_json else serving_banner(url, run, seconds), flush=True)
+    [(_, _, folder), *_] = find_runs(run)
+    values = suggested_values(folder, Schema.load(folder / "schema.yaml"))
+    known = {"users": values["users"], "items": values["items"], "actions": values["actions"]}
+    print(serving_banner(url, run, seconds, known), flush=True)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,29 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 __all__ = ["serving_banner"]
 
 
-def serving_banner(url: str, run: Path, seconds: Mapping[str, float]) -> str:
-    """Where a server listens, and example requests.
+def serving_banner(
+    url: str, run: Path, seconds: Mapping[str, float], known: Mapping[str, Sequence[str]]
+) -> str:
+    """Where a server listens, and example requests with ids of the run.
 
     Args:
         url: The server's address.
         run: Folder of the run that it serves.
         seconds: Start-up time: ``torch`` for its import, ``rest``.
+        known: ``users``, ``items`` and ``actions`` that the run knows, each perhaps empty.
 
     Returns:
         Several lines.
     """
-    events = '[{"event": "interaction", "id": "e1", "user": "u1", "item": "i1", "type": "click"}]'
-    ranking = '{"user": "u1", "items": [{"id": "i1"}, {"id": "i2"}], "explain": true}'
+    user = next(iter(known["users"]), "u1")
+    items = [*known["items"][:2]] or ["i1", "i2"]
+    action = next(iter(known["actions"]), "click")
+    event = {"event": "interaction", "id": "e1", "user": user, "item": items[0], "type": action}
+    ranking = {"user": user, "items": [{"id": item} for item in items], "explain": True}
     return (
         f"{run}: serving at {url} ({seconds['rest']:.1f} s, and {seconds['torch']:.1f} s for "
         "torch's import)\n"
         f"Playground: {url}/   API: {url}/docs   Stop: Ctrl-C\n"
-        f"  curl {url}/v1/events -d '{events}'\n"
-        f"  curl {url}/v1/rank -d '{ranking}'"
+        f"  curl {url}/v1/events -d {_shell_json([event])}\n"
+        f"  curl {url}/v1/rank -d {_shell_json(ranking)}"
     )
+
+
+def _shell_json(value: object) -> str:
+    return shlex.quote(json.dumps(value, ensure_ascii=False))
