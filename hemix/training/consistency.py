@@ -27,8 +27,8 @@ def assert_equal_jobs(job: TrainingJob) -> None:
     parent = None if job.init_from is None else weights_of(job.init_from)
     job.distributed.assert_equal_across_ranks(
         {
-            "settings": settings,
             "data": {"schema.yaml": fingerprint, **job.data.file_hashes()},
+            "settings": settings,  # after the data, from which automatic ones follow
             "flags": {"--resume": job.resume, "--init-from": parent},
             "files": {f"{info}": "there" if info.exists() else "missing"},
         }
