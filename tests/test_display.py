@@ -102,7 +102,11 @@ def test_study_display_prints_the_estimate_and_every_trial() -> None:
     ]
 
 
-def test_manifest_summary_lists_every_irregularity() -> None:
+def test_manifest_summary_lists_every_irregularity(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "hemix").touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
     group = {"rows": 10, "positives": 3}
     suspect = {
         "unknown": group,
@@ -144,7 +148,7 @@ def test_manifest_summary_lists_every_irregularity() -> None:
     assert all(part in note for part, note in zip(expected, notes, strict=True))
     [warning] = [line for line in lines if line.startswith("warning: ")]
     assert "item.brand have click rate 0.30000 on train (known: 0.50000)" in warning
-    assert lines[-1].endswith("hemix train --data data --out RUN")
+    assert lines[-1] == "Next: hemix train --data data --out RUN"
 
 
 def test_a_benchmark_case_of_many_values_is_a_column() -> None:
