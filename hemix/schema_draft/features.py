@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hemix.data.raw_columns import is_list, is_number
-from hemix.schema_draft.profiles import ColumnProfile, TableProfile
+from hemix.evaluation.metrics import UndefinedMetric, auc
+from hemix.schema_draft.profiles import ColumnProfile, TableProfile, equal_share
 from hemix.schema_draft.roles import time_unit, words_of
 
 __all__ = ["DraftFeature", "LevelDraft", "draft_features", "outcome_reason", "split_levels"]
@@ -188,18 +189,16 @@ def _auc(column: ColumnProfile, label: ColumnProfile) -> float | None:
     """AUC of a number for a label; None where it cannot be computed."""
     if not column.is_number:
         return None
-    numbers = column.values.cast(pa.float64(), safe=False)
-    labels = label.values.cast(pa.float64(), safe=False)
-    known = pc.and_(pc.is_valid(numbers), pc.is_valid(labels)).to_numpy(zero_copy_only=False)
-    values = numbers.to_numpy(zero_copy_only=False)[known]
-    positive = labels.to_numpy(zero_copy_only=False)[known] == 1.0
-    if positive.sum() < _MIN_POSITIVES or (~positive).sum() < _MIN_POSITIVES:
+    numbers, labels = (
+        of.values.cast(pa.float64(), safe=False).fill_null(np.nan).to_numpy(zero_copy_only=False)
+        for of in (column, label)
+    )
+    known = np.isfinite(numbers) & np.isfinite(labels)
+    values, is_positive = numbers[known], labels[known]
+    if min(is_positive.sum(), (1 - is_positive).sum()) < _MIN_POSITIVES:
         return None
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    ranks = np.cumsum(counts) - (counts - 1) / 2
-    of_positives = ranks[inverse][positive].sum()
-    n, m = int(positive.sum()), int((~positive).sum())
-    return float((of_positives - n * (n + 1) / 2) / (n * m))
+    value = auc(is_positive, values)
+    return None if isinstance(value, UndefinedMetric) else value
 
 
 def split_levels(
@@ -228,7 +227,7 @@ def split_levels(
             (cross if named_item else context).append(name)
             continue
         values = np.unique(_codes(column), return_inverse=True)[1].reshape(-1)
-        once = _equal_share(group, values) >= (1.0 if strict else _ALMOST)
+        once = equal_share(group, values) >= (1.0 if strict else _ALMOST)
         (context if once and not named_item else cross).append(name)
     return context, cross
 
@@ -237,9 +236,3 @@ def _codes(column: ColumnProfile) -> Any:
     if column.is_number:
         return column.values.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
     return column.keys()
-
-
-def _equal_share(group: Any, values: Any) -> float:
-    """The share of rows with the value of the first row of their group."""
-    _, first, inverse = np.unique(group, return_index=True, return_inverse=True)
-    return float(np.mean(values[first][inverse.reshape(-1)] == values))

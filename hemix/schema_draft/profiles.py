@@ -19,7 +19,7 @@ from hemix.errors import DataError
 from hemix.preparation.chunks import Chunk
 from hemix.preparation.log_table import LogTable
 
-__all__ = ["ColumnProfile", "TableProfile", "find_tables", "profile_table"]
+__all__ = ["ColumnProfile", "TableProfile", "equal_share", "find_tables", "profile_table"]
 
 _CHUNKS, _CHUNK_ROWS = 8, 25_000
 """A sample has so many chunks, spread over the table"""
@@ -149,6 +149,17 @@ def _sampled(table: LogTable) -> Iterator[Chunk]:
     step = max(1, chunks // _CHUNKS)
     of_all = (chunk for one in ranges for chunk in table.read(one, None, _CHUNK_ROWS))
     yield from itertools.islice(of_all, 0, None, step)
+
+
+def equal_share(group: npt.NDArray[Any], values: npt.NDArray[Any]) -> float:
+    """Return the share of rows with the value of the first row of their group.
+
+    Args:
+        group: The group of every row.
+        values: The value of every row.
+    """
+    _, first, inverse = np.unique(group, return_index=True, return_inverse=True)
+    return float(np.mean(values[first][inverse.reshape(-1)] == values))
 
 
 def _profile(name: str, column: pa.ChunkedArray) -> ColumnProfile:

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from hemix.errors import DataError
-from hemix.schema_draft.profiles import ColumnProfile, TableProfile
+from hemix.schema_draft.profiles import ColumnProfile, TableProfile, equal_share
 
 __all__ = [
     "Guess",
@@ -332,17 +332,11 @@ def _find_request(table: TableProfile, taken: set[str], roles: Roles) -> None:
         keys = column.keys()
         if column.null_share > 0 or column.distinct >= len(keys):
             continue
-        if all(_is_function(keys, other) for other in together):
+        if all(equal_share(keys, other) == 1.0 for other in together):
             rows = len(keys) / column.distinct
             roles.request_id = Guess(name, f"one user and time each, {rows:.1f} rows on average")
             taken.add(name)
             return
-
-
-def _is_function(keys: np.ndarray, values: np.ndarray) -> bool:
-    """Whether equal keys have equal values."""
-    _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
-    return bool(np.array_equal(values[first][inverse], values))
 
 
 def _find_action(events: TableProfile, roles: Roles) -> None:
