@@ -70,12 +70,11 @@ def _print_ready(run: Path, as_json: bool, url: str, seconds: dict[str, float]) 
         return
     from hemix.display import serving_banner
     from hemix.schema import Schema
-    from hemix.serving.playground import suggested_values
+    from hemix.serving.playground import known_ids
     from hemix.serving.run_folders import find_runs
 
     [(_, _, folder), *_] = find_runs(run)
-    values = suggested_values(folder, Schema.load(folder / "schema.yaml"))
-    known = {"users": values["users"], "items": values["items"], "actions": values["actions"]}
+    known = known_ids(folder, Schema.load(folder / "schema.yaml"))
     print(serving_banner(url, run, seconds, known), flush=True)
 
 

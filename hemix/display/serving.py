@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hemix.serving.playground import KnownIds
 
 __all__ = ["serving_banner"]
 
 
-def serving_banner(
-    url: str, run: Path, seconds: Mapping[str, float], known: Mapping[str, Sequence[str]]
-) -> str:
+def serving_banner(url: str, run: Path, seconds: Mapping[str, float], known: KnownIds) -> str:
     """Where a server listens, and example requests with ids of the run.
 
     Args:
         url: The server's address.
         run: Folder of the run that it serves.
         seconds: Start-up time: ``torch`` for its import, ``rest``.
-        known: ``users``, ``items`` and ``actions`` that the run knows, each perhaps empty.
+        known: Ids that the run knows.
 
     Returns:
         Several lines.

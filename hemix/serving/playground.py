@@ -24,17 +24,30 @@ from hemix.schema import Schema
 from hemix.serving.loaded_models import LoadedModel
 from hemix.serving.stores import Store
 
-__all__ = ["Suggestions", "UserHistory", "suggested_values", "suggestions", "user_history"]
+__all__ = [
+    "KnownIds",
+    "Suggestions",
+    "UserHistory",
+    "known_ids",
+    "suggested_values",
+    "suggestions",
+    "user_history",
+]
 
 _USERS, _ITEMS, _LABELLED_ITEMS = 40, 400, 5_000
 
 
-class SuggestedValues(TypedDict):
-    """Ids and values that a run knows; empty where its folder lacks them."""
+class KnownIds(TypedDict):
+    """Ids that a run knows, by descending count in training; empty where its folder lacks them."""
 
     users: list[str]
     items: list[str]
     actions: list[str]
+
+
+class SuggestedValues(KnownIds):
+    """Ids and values that a run knows; empty where its folder lacks them."""
+
     labels: dict[str, str]
     context: dict[str, Any]
 
@@ -114,6 +127,20 @@ def user_history(store: Store, schema: Schema, user: str) -> UserHistory:
     return {"user": user, "revision": history.revision, "now": now_ms, "events": events}
 
 
+def known_ids(run: Path, schema: Schema) -> KnownIds:
+    """Return ids that a run knows.
+
+    Args:
+        run: The run's folder.
+        schema: The run's schema.
+    """
+    return {
+        "users": _most_frequent_ids(run, schema, "user", schema.user, _USERS),
+        "items": _most_frequent_ids(run, schema, "item", schema.item, _ITEMS),
+        "actions": _actions(run),
+    }
+
+
 def suggested_values(run: Path, schema: Schema) -> SuggestedValues:
     """Return ids and values that a run knows.
 
@@ -127,9 +154,7 @@ def suggested_values(run: Path, schema: Schema) -> SuggestedValues:
     """
     logs = run / "logs"
     return {
-        "users": _most_frequent_ids(run, schema, "user", schema.user, _USERS),
-        "items": _most_frequent_ids(run, schema, "item", schema.item, _ITEMS),
-        "actions": _actions(run),
+        **known_ids(run, schema),
         "labels": _item_labels(logs, schema),
         "context": _context(logs, schema),
     }
