@@ -9,6 +9,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from hemix.errors import UsageError
+
 __all__ = [
     "InvalidKey",
     "Problem",
@@ -16,6 +18,7 @@ __all__ = [
     "did_you_mean",
     "first_difference",
     "first_problem",
+    "unknown_name",
 ]
 
 _CODES = {"extra_forbidden": "unknown_key", "missing": "missing_key"}
@@ -131,3 +134,15 @@ def first_difference(ours: Any, theirs: Any, where: str = "") -> str | None:
 def _list_like(value: Any) -> Any:
     """The value with lists for tuples, so that it compares equal with JSON."""
     return [_list_like(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+def unknown_name(problem: str, known: Iterable[str], field: str = "name") -> UsageError:
+    """Return the error for a name that is none of some.
+
+    Args:
+        problem: The message, such as ``import imdb: unknown data set``.
+        known: The names.
+        field: The argument or flag.
+    """
+    hint = f"known: {', '.join(known)}"
+    return UsageError(problem, code="unknown_name", field=field, hint=hint)

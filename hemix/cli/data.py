@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -17,6 +17,14 @@ from hemix.cli.output import console, print_result
 __all__ = ["commands"]
 
 commands = typer.Typer()
+
+
+def _print_logs(counts: dict[str, Any], out: Path, as_json: bool) -> None:
+    """Print what logs hold, and the command that prepares them."""
+    from hemix.display import command_line, counts_line
+
+    next_command = command_line("prepare", out, "--out", "DATA")
+    print_result(counts, as_json, f"{out}: {counts_line(counts)}\nNext: {next_command}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +43,7 @@ class SimulateFlags:
 @add_command(commands, panel=DATA, example="hemix simulate --out logs --users 500 --days 5")
 def simulate(flags: SimulateFlags) -> None:
     """Write the logs of a simulated city, and the true probabilities in OUT/truth."""
-    from hemix.display import Display, command_line, counts_line
+    from hemix.display import Display
 
     with Display(console()) as display:
         counts = api.simulate(
@@ -45,9 +53,7 @@ def simulate(flags: SimulateFlags) -> None:
             seed=flags.seed,
             on_progress=display.progress,
         )
-    next_command = command_line("prepare", flags.out, "--out", "DATA")
-    text = f"{flags.out}: {counts_line(counts)}\nNext: {next_command}"
-    print_result(counts, flags.json_, text)
+    _print_logs(counts, flags.out, flags.json_)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,8 +82,6 @@ class ImportFlags:
 )
 def import_(flags: ImportFlags) -> None:
     """Convert the raw files of a public data set to logs with a schema."""
-    from hemix.display import command_line, counts_line
-
     with console().status(f"importing {flags.name} from {flags.raw}"):
         counts = api.import_logs(
             flags.name,
@@ -86,9 +90,7 @@ def import_(flags: ImportFlags) -> None:
             random_log=flags.random_log,
             protocol=flags.protocol,
         )
-    next_command = command_line("prepare", flags.out, "--out", "DATA")
-    text = f"{flags.out}: {counts_line(counts)}\nNext: {next_command}"
-    print_result(counts, flags.json_, text)
+    _print_logs(counts, flags.out, flags.json_)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,15 +116,11 @@ class DeriveFlags:
 @add_command(commands, panel=DATA, example="hemix derive daily_items logs --out logs-daily")
 def derive(flags: DeriveFlags) -> None:
     """Make a log of a special kind from others, such as one with new items every day."""
-    from hemix.display import command_line, counts_line
-
     with console().status(f"deriving {flags.name} from {flags.logs}"):
         counts = api.derive(
             flags.name, flags.logs, flags.out, max_rows=flags.max_rows, seed=flags.seed
         )
-    next_command = command_line("prepare", flags.out, "--out", "DATA")
-    text = f"{flags.out}: {counts_line(counts)}\nNext: {next_command}"
-    print_result(counts, flags.json_, text)
+    _print_logs(counts, flags.out, flags.json_)
 
 
 @dataclass(frozen=True, kw_only=True)

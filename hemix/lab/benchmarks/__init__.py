@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 
 from hemix.errors import UsageError
 from hemix.lab.benchmarks.options import BenchOptions
+from hemix.validation import unknown_name
 
 __all__ = ["BENCHMARKS", "BenchOptions", "Benchmark", "run_benchmark"]
 
@@ -38,12 +39,7 @@ def run_benchmark(
         UsageError: The name is unknown, or the benchmark lacks an option.
     """
     if name not in BENCHMARKS:
-        raise UsageError(
-            f"unknown benchmark {name!r}",
-            code="unknown_name",
-            field="name",
-            hint=f"known: {', '.join(BENCHMARKS)}",
-        )
+        raise unknown_name(f"unknown benchmark {name!r}", BENCHMARKS)
     measure = import_module(f"hemix.lab.benchmarks.{name}").run
     every = vars(options or BenchOptions()).items()
     given = {key: value for key, value in every if value is not None and value is not False}

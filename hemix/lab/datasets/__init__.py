@@ -9,13 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from hemix.errors import UsageError
 from hemix.lab.datasets.ebnerd import open_ebnerd
 from hemix.lab.datasets.kuairand import open_kuairand
 from hemix.lab.datasets.logs_writer import LogsWriter, create_logs
 from hemix.lab.datasets.mind import open_mind
 from hemix.lab.datasets.movielens import open_movielens
 from hemix.lab.datasets.options import ImportOptions
+from hemix.validation import unknown_name
 
 __all__ = ["DATASETS", "ImportOptions", "PublicDataset", "import_logs"]
 
@@ -58,12 +58,7 @@ def import_logs(
         StorageError: ``out`` cannot be written.
     """
     if name not in DATASETS:
-        raise UsageError(
-            f"import {name}: unknown data set",
-            code="unknown_name",
-            field="name",
-            hint=f"known: {', '.join(DATASETS)}",
-        )
+        raise unknown_name(f"import {name}: unknown data set", DATASETS)
     with create_logs(Path(out)) as logs:
         DATASETS[name](Path(raw), options).write(logs)
     return dict(logs.rows)

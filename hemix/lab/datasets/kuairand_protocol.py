@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from hemix.errors import DataError, UsageError
+from hemix.errors import DataError
+from hemix.validation import unknown_name
 
 __all__ = ["PROTOCOLS", "KuaiRandProtocol", "distinct_days", "find_protocol"]
 
@@ -95,10 +96,7 @@ def find_protocol(name: str | None) -> KuaiRandProtocol | None:
     if name is None:
         return None
     if name not in PROTOCOLS:
-        raise UsageError(
-            f"import kuairand: --protocol {name}: unknown protocol",
-            code="unknown_name",
-            field="--protocol",
-            hint=f"known: {', '.join(PROTOCOLS)}",
+        raise unknown_name(
+            f"import kuairand: --protocol {name}: unknown protocol", PROTOCOLS, "--protocol"
         )
     return PROTOCOLS[name]

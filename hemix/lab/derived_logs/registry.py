@@ -14,6 +14,7 @@ from hemix.lab.derived_logs.long_lists import LongLists
 from hemix.lab.derived_logs.small_log import SmallLog
 from hemix.lab.derived_logs.unseen_items import UnseenItems
 from hemix.lab.derived_logs.untimed_history import UntimedHistory
+from hemix.validation import unknown_name
 
 __all__ = ["DERIVATIONS", "derive_logs"]
 
@@ -52,12 +53,7 @@ def derive_logs(
         StorageError: ``out`` cannot be written.
     """
     if name not in DERIVATIONS:
-        raise UsageError(
-            f"derive {name}: unknown log",
-            code="unknown_name",
-            field="name",
-            hint=f"known: {', '.join(DERIVATIONS)}",
-        )
+        raise unknown_name(f"derive {name}: unknown log", DERIVATIONS)
     derivation = DERIVATIONS[name]()
     rows = derivation.max_rows if max_rows is None else max_rows
     if rows < 1:

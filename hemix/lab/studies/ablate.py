@@ -154,8 +154,7 @@ def ablate(
         RunError: If no trial finished.
     """
     config, options = config or AblateConfig(), options or StudyOptions()
-    if config.seeds < 1:
-        raise UsageError(f"--seeds {config.seeds}: expected 1 or more", field="--seeds")
+    config.check_seeds()
     full = Candidate.from_overrides(FULL, config.overrides())
     check_study_folder(out)
     datasets, _ = open_datasets(data, verify_test=config.evaluate_test)

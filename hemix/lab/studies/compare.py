@@ -66,8 +66,7 @@ def compare(
     config, options = config or CompareConfig(), options or StudyOptions()
     base = config.overrides()
     candidates = make_candidates(config.models, base)
-    if config.seeds < 1:
-        raise UsageError(f"--seeds {config.seeds}: expected 1 or more", field="--seeds")
+    config.check_seeds()
     primary = _parse_primary(config.primary, [candidate.label for candidate in candidates])
     points = _search_points(config.search, base)
     check_study_folder(out)

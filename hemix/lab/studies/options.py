@@ -80,6 +80,11 @@ class StudyConfig:
     evaluate_test: bool = False
     """Score the test split instead of valid; every access is logged"""
 
+    def check_seeds(self) -> None:
+        """Raise UsageError for a number of seeds below 1."""
+        if self.seeds < 1:
+            raise UsageError(f"--seeds {self.seeds}: expected 1 or more", field="--seeds")
+
     def overrides(self) -> dict[str, Any]:
         """Return the settings by ``section.name``.
 

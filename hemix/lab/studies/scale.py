@@ -172,8 +172,7 @@ def _check_sizes(config: ScaleConfig) -> list[str]:
             raise UsageError(
                 f"--sizes {name}: expected some of {', '.join(SIZES)}", field="--sizes"
             )
-    if config.seeds < 1:
-        raise UsageError(f"--seeds {config.seeds}: expected 1 or more", field="--seeds")
+    config.check_seeds()
     if any(length < 1 for length in config.lengths or ()):
         raise UsageError(
             f"--lengths {config.lengths}: expected numbers of 1 or more", field="--lengths"

@@ -116,8 +116,7 @@ def _make_candidates(config: SuiteConfig) -> list[Candidate]:
             f"--reference {config.reference}: expected one of {', '.join(labels)}",
             field="--reference",
         )
-    if config.seeds < 1:
-        raise UsageError(f"--seeds {config.seeds}: expected 1 or more", field="--seeds")
+    config.check_seeds()
     return candidates
 
 
