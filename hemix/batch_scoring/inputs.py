@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from hemix.errors import UsageError
+from hemix.errors import DataError, UsageError
 from hemix.preparation.log_table import LogTable
 from hemix.preparation.logs import (
     Logs,
@@ -60,9 +60,16 @@ def open_impressions(schema: Schema, inputs: ScoringInputs) -> LogTable:
         inputs: The files.
 
     Raises:
-        DataError: A file or a column is missing, or a column has a type that cannot be used.
+        DataError: A file or a column is missing, a column has a type that cannot be used, or there
+            is no row.
     """
     table = LogTable(inputs.impressions, "--impressions")
+    if table.rows == 0:
+        raise DataError(
+            f"{inputs.impressions}: expected rows to score, found none",
+            code="no_rows",
+            field=str(inputs.impressions),
+        )
     require_request_columns(schema, table)
     return table
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pyarrow.compute as pc
 
@@ -60,57 +59,49 @@ def score(
         RunError: The run cannot be used.
         UsageError: ``out`` exists, or a number is below 1.
     """
-    if top is not None and top < 1:
-        raise UsageError(f"--top {top}: expected at least 1", field="--top")
-    check_new_parquet(out)
+    _check_arguments(out, top)
     schema = Schema.load(run / "schema.yaml")
     impressions = open_impressions(schema, inputs)
+    names = _names(schema, impressions, ranked=top is not None)
     logs = event_logs(schema, inputs, impressions) if inputs.needs_store else None
-    with _temporary_folder(out) as temporary:
+    with storage_errors(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        hidden = TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent)
+    with hidden as folder:
+        temporary = Path(folder)
         store = inputs.store or "memory://"
         if logs is not None:
-            path = (temporary / "store.db").absolute()
             users = _users(schema, impressions)
-            fill_store(path, logs, inputs.events is not None, users, progress)
-            store = f"sqlite:///{path}"
+            store = fill_store(temporary, logs, inputs.events is not None, users, progress)
         job = ScoreJob(
             run=run,
             inputs=inputs,
             store=store,
-            names=_names(schema, impressions, ranked=top is not None),
+            names=names,
             with_requests=top is not None,
             threads=None if processes == 1 else max(1, processors() // processes),
         )
-        counts = _score_all(job, impressions, temporary / "scored", processes, progress)
-        folders = temporary / "scored"
-        parts = [scores_file(task_folder(folders, n)) for n in range(len(list(folders.iterdir())))]
+        counts, parts = _score_all(job, impressions, temporary / "scored", processes, progress)
         with storage_errors(out):
             partial_file = temporary / out.name
             if top is None:
                 written = write_all(parts, partial_file)
             else:
-                written = write_best(parts, partial_file, job.names["score"], top)
+                written = write_best(parts, partial_file, names["score"], top)
             partial_file.replace(out)
     return {"written": written, **asdict(counts)}
 
 
-@contextmanager
-def _temporary_folder(out: Path) -> Iterator[Path]:
-    """A hidden folder beside ``out``, removed at the end."""
-    temporary = out.with_name(f".{out.name}.part")
-    with storage_errors(out):
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-    try:
-        yield temporary
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+def _check_arguments(out: Path, top: int | None) -> None:
+    if top is not None and top < 1:
+        raise UsageError(f"--top {top}: expected at least 1", field="--top")
+    check_new_parquet(out)
 
 
 def _score_all(
     job: ScoreJob, impressions: LogTable, folder: Path, processes: int, progress: Progress
-) -> ScoredCounts:
-    """Score all ranges, each as a task."""
+) -> tuple[ScoredCounts, list[Path]]:
+    """Score all ranges, each as a task; returns the counts and the files."""
     function, done = partial(score_range, job), 0
 
     def on_rows(rows: int) -> None:
@@ -120,9 +111,11 @@ def _score_all(
 
     if processes == 1:
         function = partial(function, on_rows=on_rows)
+    ranges = impressions.ranges(_TASK_ROWS)
     with LocalEngine(processes=processes, progress=progress) as engine:
-        answers = engine.map("scoring", function, impressions.ranges(_TASK_ROWS), folder)
-    return sum(answers, ScoredCounts())
+        answers = engine.map("scoring", function, ranges, folder)
+    parts = [scores_file(task_folder(folder, number)) for number in range(len(ranges))]
+    return sum(answers, ScoredCounts()), parts
 
 
 def _users(schema: Schema, impressions: LogTable) -> set[str]:

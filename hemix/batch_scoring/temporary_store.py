@@ -43,22 +43,26 @@ def store_limits(schema: Schema) -> StoreLimits:
 
 
 def fill_store(
-    path: Path, logs: Logs, has_events: bool, users: Collection[str], progress: Progress
-) -> None:
+    folder: Path, logs: Logs, has_events: bool, users: Collection[str], progress: Progress
+) -> str:
     """Write a new store.
 
     Args:
-        path: Its SQLite file.
+        folder: Receives its SQLite file.
         logs: The tables of events, users and items; impressions where they are the events.
         has_events: Whether ``logs`` has events.
         users: Users whose events and features are needed.
         progress: Called with the activity and its completed fraction.
 
+    Returns:
+        The store's URL.
+
     Raises:
         DataError: A value cannot be used; names file, row and column.
         StoreError: The disk is full.
     """
-    store = open_store(f"sqlite:///{path}", store_limits(logs.schema))
+    url = f"sqlite:///{(folder / 'store.db').absolute()}"
+    store = open_store(url, store_limits(logs.schema))
     try:
         if has_events:
             table = logs.events or logs.impressions
@@ -74,6 +78,7 @@ def fill_store(
                 progress(f"reading {kind}s", (int(chunk.log_row[-1]) + 1) / table_of_kind.rows)
     finally:
         store.close()
+    return url
 
 
 def _append(store: Store, events: list[Event]) -> None:

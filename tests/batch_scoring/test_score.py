@@ -168,6 +168,18 @@ def test_a_missing_column_is_named(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["less.parquet", "new.parquet"]
 
 
+def test_a_file_without_rows_is_refused(
+    rich_logs: Path, rich_run: Path, rich_data: Path, tmp_path: Path
+) -> None:
+    new, _ = of_the_test_split(rich_logs, rich_data, tmp_path, labels=False)
+    empty = tmp_path / "empty.parquet"
+    pq.write_table(pq.read_table(new).slice(0, 0), empty)
+    with pytest.raises(DataError) as caught:
+        score(rich_run, empty, tmp_path / "out.parquet")
+    assert (caught.value.code, caught.value.field) == ("no_rows", str(empty))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty.parquet", "new.parquet"]
+
+
 def test_a_wrong_value_leaves_nothing(
     rich_logs: Path, rich_run: Path, rich_data: Path, tmp_path: Path
 ) -> None:
